@@ -30,7 +30,7 @@ from .frontends.memoize.bound_function import FetchFunction
 from .frontends.memoize.handler import Calls
 from .frontends.memoize.places import observe_url_for
 from .frontends.middleware import AfterResponseMiddleware
-from .frontends.observation.watched_session import hand_out, watch_opened
+from .frontends.observation.watched_session import hand_out_session, watch_opened
 from .frontends.pages.bound_view import is_for_page
 from .frontends.pages.error_pages import answer_once
 from .frontends.pages.filling_holes.filling import AppHoles
@@ -174,7 +174,7 @@ def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -
     around_user_exceptions(app, answer_once)
     if state.settings.session_opener is not None:
         APPS_WITH_OPENER.add(app)
-    around_sessions(app, watch_opened, hand_out)
+    around_sessions(app, watch_opened, hand_out_session)
     around_url_for(app, observe_url_for)
     around_response_processing(app, _discard_visitors_session, state.pages.response_is_finished)
 

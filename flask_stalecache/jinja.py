@@ -19,7 +19,7 @@ from .core.model.checks import unknown_parameter
 from .frontends.flask_internals.contexts import current_flask_app
 from .frontends.flask_internals.templates import around_template_context
 from .frontends.memoize.fragments import OPTIONS, Tag, answer, note_made
-from .frontends.response.template_holes import show
+from .frontends.response.template_holes import show_tag
 
 _EXTENSIONS = {"cache": "flask_stalecache.jinja.CacheExtension", "hole": "flask_stalecache.jinja.HoleExtension"}
 #: Names that Jinja gives a meaning which the body of a fragment, rendered on its own, has not.
@@ -168,7 +168,7 @@ class HoleExtension(Extension):
         return _called_with_block(called, block, body, line)  # type: ignore[return-value]
 
     def _show(self, context: Context, name: str, reads: tuple[str, ...], values: dict[str, Any]) -> str:
-        return show(current_flask_app(), context, name, reads, values)
+        return show_tag(current_flask_app(), context, name, reads, values)
 
 
 #: The beginning of the names of blocks that are the bodies of tags, and of those that are the bodies of holes.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..core.addressing.base_url import Base, request_fields
+from ..core.addressing.base_url import Base, environ_fields
 from ..engine.handover.warm_files import WarmFiles
 from ..engine.scheduling.thread_pool import drain_all
 from ..stores.base import DirectoryStore
@@ -110,7 +110,7 @@ class BulkOperations:
             base=target.base,
             unknown_base=target.unknown_base,
             root=target.root,
-            fields=request_fields(headers),
+            fields=environ_fields(headers),
             with_raw=target.with_raw,
             force=checked_flag("force", force),
             path_of=target.path_of,

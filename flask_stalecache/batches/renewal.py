@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from ..core.model.entry import Entry
 from ..core.model.titles import title_of
-from ..core.packets.refresh_data import Kind
+from ..core.packets.refresh_data import OriginKind
 from ..engine.engine import Engine
 from ..engine.origin import Answer, RefreshJob, RefreshResult
 from ..stores.base import Copy
@@ -89,7 +89,7 @@ class RenewTask:
         if after.entry is None:
             return Outcome(self.url, None, seconds, reason="it was purged, or the worker could not store it any more", skipped=True)
         if after.entry.serial != self._entry.serial:
-            return Outcome(self.url, None if job.kind is Kind.CALL else after.entry.status, seconds, stored=True)
+            return Outcome(self.url, None if job.kind is OriginKind.CALL else after.entry.status, seconds, stored=True)
         failed = after.note.failures > before.note.failures
         reason = "its origin failed in the worker, whose log tells why" if failed else "the worker has not stored it"
         return Outcome(self.url, None, seconds, reason=reason, failed=failed)

@@ -55,7 +55,7 @@ class Selector:
         return any(name.startswith(self.prefix) for name in entry.names)
 
 
-class Kind(NamedTuple):
+class SelectorKind(NamedTuple):
     """One way to select entries by a value.
 
     :ivar resolve: checks the value and returns the selector, or raises :class:`ConfigError`.
@@ -101,12 +101,12 @@ def _text(kind: str, value: object) -> str:
 
 #: All ways to select by a value. This table generates the shell options and the dashboard's form; a new row needs a field of
 #: :class:`Selection` and a parameter of the public methods.
-KINDS: Mapping[str, Kind] = {
-    "url": Kind(_by_url, "URL or path"),
-    "tag": Kind(_by_tag, "Tag", "Entries with this tag."),
-    "endpoint": Kind(_by_endpoint, "Endpoint", "Pages of an endpoint, such as news.article."),
-    "function": Kind(_by_function, "Function", "Values of a fetch function, such as shop.rates."),
-    "prefix": Kind(_by_prefix, "Prefix", "Entries whose path, or full URL, starts with this."),
+KINDS: Mapping[str, SelectorKind] = {
+    "url": SelectorKind(_by_url, "URL or path"),
+    "tag": SelectorKind(_by_tag, "Tag", "Entries with this tag."),
+    "endpoint": SelectorKind(_by_endpoint, "Endpoint", "Pages of an endpoint, such as news.article."),
+    "function": SelectorKind(_by_function, "Function", "Values of a fetch function, such as shop.rates."),
+    "prefix": SelectorKind(_by_prefix, "Prefix", "Entries whose path, or full URL, starts with this."),
 }
 
 

@@ -18,7 +18,7 @@ from ..core.formatting import NONE, clock, number, percent, size, spell
 from ..core.http.access_log import LogLine
 from ..core.model.policy import DEFAULT_JITTER, DEFAULT_STATUSES, Windows
 from ..core.model.query import NamePatterns
-from ..core.rules.log_replay import Kind, Outcome, Replay, Visits
+from ..core.rules.log_replay import LogReplay, ReplayOutcome, RequestKind, Visits
 from ..errors import ConfigError
 from ..frontends.flask_app.flask_urls import match_endpoint
 from ..frontends.pages.bound_view import cached_view
@@ -81,7 +81,7 @@ class _Plan:
     """One lifetime for one endpoint, and its outcome."""
 
     max_age: float
-    outcome: Outcome
+    outcome: ReplayOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +125,16 @@ class _Log:
         endpoint = self._endpoint_of(line.host, line.path)
         key = (line.host, line.path, self._ignored.split(line.query)[0])
         kind = _kind_of(line, self._settings)
-        if line.seconds is not None and kind in (Kind.PAGE, Kind.HEAD):
+        if line.seconds is not None and kind in (RequestKind.PAGE, RequestKind.HEAD):
             total, count = self._times.get(endpoint, (0.0, 0))
             self._times[endpoint] = total + line.seconds, count + 1
         # Other answers are about a part of the page, or about no page.
-        page_size = line.size if kind is Kind.PAGE and line.status not in (206, 304) else 0
+        page_size = line.size if kind is RequestKind.PAGE and line.status not in (206, 304) else 0
         self.visits.add(self._keys.setdefault(key, len(self._keys)), endpoint, line.at, kind, page_size)
 
-    def replay(self, windows: Windows) -> tuple[float, Sequence[Outcome]]:
+    def replay(self, windows: Windows) -> tuple[float, Sequence[ReplayOutcome]]:
         """Return a lifetime, and what it does for each endpoint."""
-        replay = Replay(
+        replay = LogReplay(
             windows,
             jitter=DEFAULT_JITTER,
             backoff=self._settings.refresh_backoff,
@@ -145,7 +145,7 @@ class _Log:
         )
         return windows.max_age, replay.play(self.visits)
 
-    def endpoints(self, plans: Sequence[tuple[float, Sequence[Outcome]]]) -> Iterator[_Endpoint]:
+    def endpoints(self, plans: Sequence[tuple[float, Sequence[ReplayOutcome]]]) -> Iterator[_Endpoint]:
         """Yield the endpoints with what each lifetime does for them."""
         for name, group in self._endpoints.items():
             total, count = self._times.get(group, (0.0, 0))
@@ -188,12 +188,12 @@ def _environ_of(app: Flask, settings: Settings) -> dict[str, str]:
     }
 
 
-def _kind_of(line: LogLine, settings: Settings) -> Kind:
+def _kind_of(line: LogLine, settings: Settings) -> RequestKind:
     if line.method not in ("GET", "HEAD") or line.has_user:
-        return Kind.LIVE
+        return RequestKind.LIVE
     if line.status in _PAGES:
-        return Kind.HEAD if line.method == "HEAD" else Kind.PAGE
-    return Kind.FAILURE if line.status in settings.failure_statuses else Kind.OTHER
+        return RequestKind.HEAD if line.method == "HEAD" else RequestKind.PAGE
+    return RequestKind.FAILURE if line.status in settings.failure_statuses else RequestKind.OTHER
 
 
 # -- the report ----------------------------------------------------------------------------------------------------------

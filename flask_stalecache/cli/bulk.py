@@ -91,7 +91,7 @@ def warm(sources: tuple[str, ...], concurrency: int, force: bool, headers: tuple
     """
     here = _in_this_process(shared(this_state()))
     urls = sources[0] if len(sources) == 1 and _is_sitemap(sources[0]) else [url for source in sources for url in _urls(source)]
-    _follow(here.bulk.warm(urls, concurrency, force, fields_of(headers)))
+    _follow(here.bulk.warm(urls, concurrency, force, parse_fields(headers)))
 
 
 def _matching(here: AppState, selection: Selection, what: str) -> Selection:
@@ -129,7 +129,7 @@ def _lines(file: Iterable[str]) -> list[str]:
     return [line.strip() for line in file if line.strip() and not line.startswith("#")]
 
 
-def fields_of(given: Iterable[str]) -> dict[str, str]:
+def parse_fields(given: Iterable[str]) -> dict[str, str]:
     """Return request fields that are given as ``NAME: VALUE``.
 
     :raises ConfigError: for one without a colon.
@@ -180,15 +180,15 @@ def _echo_purged(what: str, heard: Acknowledged | None) -> None:
 
 def _with_bar(batch: Batch) -> None:
     """Draw a progress bar, and list failures below it."""
-    troubles = []
+    problems = []
     with click.progressbar(length=batch.found, label=batch.kind, show_pos=True) as bar:
         for outcome in batch:
             # The walk goes on meanwhile, and finds more entries.
             bar.length = max(batch.found, bar.pos + 1)
             bar.update(1)
             if outcome.failed or not (outcome.stored or outcome.skipped or batch.kind == "purge"):
-                troubles.append(outcome)
-    for outcome in troubles:
+                problems.append(outcome)
+    for outcome in problems:
         output.echo(_line(outcome))
 
 

@@ -12,7 +12,7 @@ import click
 from flask.cli import with_appcontext
 
 from ..core.formatting import size, spell
-from ..core.rules.explain import State
+from ..core.rules.explain import EntryState
 from ..stores.formats.summary import Summary, summary_of
 from . import output
 from .context import app_terms, filled, this_state
@@ -24,7 +24,7 @@ _SORTS: dict[str, Callable[[Summary], Any]] = {
     "age": lambda summary: summary.age,
     "size": lambda summary: summary.size,
     "used": lambda summary: summary.used,
-    "state": lambda summary: list(State).index(summary.state),
+    "state": lambda summary: list(EntryState).index(summary.state),
 }
 _HEAD = ("STATE", "AGE", "LEFT", "USED", "SIZE", "STATUS", "WHAT")
 #: The columns of numbers.
@@ -34,7 +34,7 @@ _RIGHT = frozenset({1, 2, 3, 4, 5})
 @click.command("list")
 @filtering
 @click.option(
-    "--state", type=click.Choice([*map(str, State), FAILING]), help="Only entries in this window, or with a failing origin."
+    "--state", type=click.Choice([*map(str, EntryState), FAILING]), help="Only entries in this window, or with a failing origin."
 )
 @click.option("--sort", type=click.Choice(list(_SORTS)), help="Order. Default: none.")
 @click.option("--reverse", is_flag=True, help="The largest first.")

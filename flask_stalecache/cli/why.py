@@ -15,7 +15,7 @@ from ..core.rules.why import Account, tell_visitors
 from ..inquiry.inquiry import Inquiry, Visit, inquire
 from ..stores.base import DirectoryStore, ManyHostsStore, PrivateStore
 from . import output
-from .bulk import fields_of
+from .bulk import parse_fields
 from .context import terms_of, this_app, this_state
 from .selectors import of_url
 
@@ -36,7 +36,7 @@ def why(url: str, headers: tuple[str, ...], cookies: tuple[str, ...], as_json: b
     the fields and cookies that are given. Its view and hooks run; nothing of it gets into the live store or the statistics.
     """
     here = this_state()
-    told = inquire(this_app(), url, fields_of(headers), cookies)
+    told = inquire(this_app(), url, parse_fields(headers), cookies)
     rows = dict(_rows(here, url, told))
     if as_json:
         output.echo_json({"first": told.found.first, **rows})

@@ -17,7 +17,7 @@ from ..frontends.memoize.bound_function import FetchFunction
 from .actions import SELECTORS, act, selector_of
 from .charts import STATUSES
 from .csrf import is_ours, token
-from .data import DashboardData, Found, Lists
+from .data import DashboardData, Lists, SearchResult
 from .url_lookup import arriving, request_for
 
 #: Key in ``app.extensions``; maps the name of a registered blueprint to its :class:`Registered`.
@@ -62,7 +62,7 @@ class Registered(NamedTuple):
     data: DashboardData
 
 
-class Asked(NamedTuple):
+class EntrySearch(NamedTuple):
     """A search for entries.
 
     :ivar by: one of :data:`.actions.SELECTORS`, or ``key``.
@@ -129,7 +129,7 @@ class Dashboard(Blueprint):
 
     def _page(self) -> str:
         data = _registered().data
-        asked = Asked(request.args.get("by", "url"), request.args.get("find", "").strip())
+        asked = EntrySearch(request.args.get("by", "url"), request.args.get("find", "").strip())
         asked, found = _found(data, asked) if asked.find else (asked, None)
         return self._render(
             "page.html",
@@ -192,7 +192,7 @@ def _registered() -> Registered:
     return registered
 
 
-def _links(asked: Asked) -> Links:
+def _links(asked: EntrySearch) -> Links:
     return Links(
         page=url_for(".page"),
         act=url_for(".act"),
@@ -202,7 +202,7 @@ def _links(asked: Asked) -> Links:
     )
 
 
-def _found(data: DashboardData, asked: Asked) -> tuple[Asked, Found | None]:
+def _found(data: DashboardData, asked: EntrySearch) -> tuple[EntrySearch, SearchResult | None]:
     """Search for entries, and return the search, with its problem if it is not possible, and what was found."""
     try:
         if asked.by == "key":

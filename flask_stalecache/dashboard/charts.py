@@ -23,7 +23,7 @@ ROW = 300
 Buckets = Mapping[float, int]
 
 
-class Line(NamedTuple):
+class IntervalCounts(NamedTuple):
     """The counts of an endpoint, a fetch function or a third party in one interval.
 
     :ivar calls: calls of the origin.
@@ -38,7 +38,7 @@ class Line(NamedTuple):
     origin: Buckets
 
 
-NOTHING = Line(0, 0, {}, {})
+NOTHING = IntervalCounts(0, 0, {}, {})
 
 
 class Moment(NamedTuple):
@@ -56,8 +56,8 @@ class Moment(NamedTuple):
     seconds: float
     requests: Mapping[str, int]
     failures: int
-    lines: Mapping[tuple[str, str], Line]
-    endpoints: Line
+    lines: Mapping[tuple[str, str], IntervalCounts]
+    endpoints: IntervalCounts
 
 
 def moment_of(sample: Mapping[str, Any]) -> Moment:
@@ -69,18 +69,18 @@ def moment_of(sample: Mapping[str, Any]) -> Moment:
         requests=sample["requests"],
         failures=sample["origin_failures"],
         lines=lines,
-        endpoints=together(line for (kind, _), line in lines.items() if kind == "endpoints"),
+        endpoints=sum_counts(line for (kind, _), line in lines.items() if kind == "endpoints"),
     )
 
 
-def _line_of(series: Mapping[str, Any]) -> Line:
+def _line_of(series: Mapping[str, Any]) -> IntervalCounts:
     served, origin = (
         {float(bound): count for bound, count in series[name]["buckets"].items() if count} for name in ("served", "origin")
     )
-    return Line(series["origin_calls"], series["origin_failures"], served, origin)
+    return IntervalCounts(series["origin_calls"], series["origin_failures"], served, origin)
 
 
-def together(lines: Iterable[Line]) -> Line:
+def sum_counts(lines: Iterable[IntervalCounts]) -> IntervalCounts:
     """Return the sum of lines."""
     calls, failures = 0, 0
     served: dict[float, int] = {}
@@ -90,10 +90,10 @@ def together(lines: Iterable[Line]) -> Line:
         for summed, buckets in ((served, line.served), (origin, line.origin)):
             for bound, count in buckets.items():
                 summed[bound] = summed.get(bound, 0) + count
-    return Line(calls, failures, served, origin)
+    return IntervalCounts(calls, failures, served, origin)
 
 
-def chosen(moment: Moment, series: str) -> Line:
+def chosen(moment: Moment, series: str) -> IntervalCounts:
     """Return the counts of a series: ``kind/name``, or "" for all endpoints."""
     kind, _, name = series.partition("/")
     return moment.lines.get((kind, name), NOTHING) if kind else moment.endpoints
@@ -144,7 +144,7 @@ def rows(moments: Sequence[Moment], series: str) -> list[Row]:
 
 
 def _row(begins: int, moments: Sequence[Moment], series: str) -> Row:
-    line = together(chosen(moment, series) for moment in moments)
+    line = sum_counts(chosen(moment, series) for moment in moments)
     quantiles = [quantile(buckets, share) for buckets in (line.served, line.origin) for share in (0.5, 0.95)]
     return Row(
         clock=clock(begins, "%H:%M"),

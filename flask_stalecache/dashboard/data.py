@@ -22,7 +22,7 @@ from ..frontends.memoize.handler import Suspended
 from ..stats.many_hosts import shared_numbers
 from ..stores.base import Stored, find_key
 from .charts import Moment, charts, moment_of
-from .entry_view import Card, Line, card_of, line_of
+from .entry_view import Card, EntryLine, card_of, line_of
 from .health import OFF, health
 from .overview import Overview, overview
 from .store_scan import StoreScanner, search
@@ -38,7 +38,7 @@ ENOUGH = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """The result of a search.
 
     :ivar says: the number of entries, in words.
@@ -58,9 +58,9 @@ class Lists:
     """Lists of entries, and how much of the store they are from."""
 
     says: str
-    left_alone: list[Line]
-    biggest: list[Line]
-    latest: list[Line]
+    left_alone: list[EntryLine]
+    biggest: list[EntryLine]
+    latest: list[EntryLine]
 
 
 class DashboardData:
@@ -155,7 +155,7 @@ class DashboardData:
         )
         return Lists(says, left_alone, biggest, latest)
 
-    def one(self, address: str) -> Found:
+    def one(self, address: str) -> SearchResult:
         """Return the entry at an address.
 
         :raises StoreError: if the store can't be read.
@@ -164,12 +164,12 @@ class DashboardData:
         key = find_key(store, address)
         copy = None if key is None else store.load(key)
         if copy is None or copy.entry is None:
-            return Found("It is not stored any more.", "", False, [])
-        return Found("", "", False, [self._card(_stored(copy.entry, copy.note))])
+            return SearchResult("It is not stored any more.", "", False, [])
+        return SearchResult("", "", False, [self._card(_stored(copy.entry, copy.note))])
 
     def of_url(
         self, environ: Mapping[str, Any], arriving: Mapping[str, Any], matches: Callable[[Entry], bool], *, takes_long: bool
-    ) -> Found:
+    ) -> SearchResult:
         """Return the entries of a URL: those that a request for it finds by their keys, and others that a walk finds in time.
 
         :param environ: a request for it, as the app would see it.
@@ -184,14 +184,14 @@ class DashboardData:
         straight = [_stored(copy.entry, copy.note) for copy in copies if copy.entry is not None and copy.entry.status != INDEX]
         return self._matching(matches, [stored for stored in straight if matches(stored.entry)], takes_long)
 
-    def matching(self, matches: Callable[[Entry], bool], *, takes_long: bool) -> Found:
+    def matching(self, matches: Callable[[Entry], bool], *, takes_long: bool) -> SearchResult:
         """Return the entries that match: the first ones that are found in time.
 
         :raises StoreError: if the store can't be read.
         """
         return self._matching(matches, [], takes_long)
 
-    def _matching(self, matches: Callable[[Entry], bool], known: list[Stored], takes_long: bool) -> Found:
+    def _matching(self, matches: Callable[[Entry], bool], known: list[Stored], takes_long: bool) -> SearchResult:
         store = self.state.engine.store
         # If something is known already, only variants of it may be missing.
         longest = LONG_SEARCH if takes_long else SHORT_SEARCH if known else SEARCH
@@ -207,7 +207,7 @@ class DashboardData:
             of = number(store.usage().entries)
             cut = f"Only {number(found.looked)} of about {of} entries were looked at in {spell(longest)}."
         cards = [self._card(stored) for stored in entries.values()][:CARDS]
-        return Found(says, cut, bool(cut) and count < CARDS and not takes_long, cards)
+        return SearchResult(says, cut, bool(cut) and count < CARDS and not takes_long, cards)
 
     def _card(self, stored: Stored) -> Card:
         engine = self.state.engine

@@ -9,7 +9,7 @@ from ..core.addressing.purge_names import tags_in
 from ..core.formatting import size, spell
 from ..core.model.holes import labels_of
 from ..core.model.titles import title_of
-from ..core.rules.explain import State, explain, state_of
+from ..core.rules.explain import EntryState, explain, state_of_entry
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Stored
 from ..stores.formats.summary import summary_of
@@ -34,7 +34,7 @@ class Card:
     address: str
     key: str
     title: str
-    state: State
+    state: EntryState
     status: str
     why: list[str]
     bar: Bar
@@ -43,19 +43,19 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class EntryLine:
     """The summary of an entry, formatted for a list."""
 
     address: str
     title: str
-    state: State
+    state: EntryState
     size: str
     used: str
     failures: int
     next_try: str
 
 
-def line_of(stored: Stored, now: float, terms: ServeOptions, here: str) -> Line:
+def line_of(stored: Stored, now: float, terms: ServeOptions, here: str) -> EntryLine:
     """Return the line of an entry.
 
     :param now: seconds since the epoch.
@@ -63,7 +63,7 @@ def line_of(stored: Stored, now: float, terms: ServeOptions, here: str) -> Line:
     :param here: scheme and host of the page; they are left out of URLs that begin with them.
     """
     summary = summary_of(stored, now, terms)
-    return Line(
+    return EntryLine(
         address=summary.address,
         title=summary.title.removeprefix(here),
         state=summary.state,
@@ -85,7 +85,7 @@ def card_of(stored: Stored, now: float, terms: ServeOptions, *, pending: bool) -
         address=digest(entry.key),
         key=entry.key,
         title=title_of(entry),
-        state=state_of(entry, now, terms),
+        state=state_of_entry(entry, now, terms),
         status=explained.status.value,
         why=list(explained.why),
         bar=bar_of(entry, now),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ..core.formatting import number, percent, spell
 from ..frontends.memoize.handler import Suspended
-from .charts import ONE_OF, Moment, together
+from .charts import ONE_OF, Moment, sum_counts
 
 #: Seconds for which a failure is reported at least.
 RECENT = 300.0
@@ -37,7 +37,7 @@ class Level(str, Enum):
         return self.value
 
 
-class Trouble(NamedTuple):
+class HealthProblem(NamedTuple):
     """One problem.
 
     :ivar what: the endpoint, function, third party or part of the cache.
@@ -54,7 +54,7 @@ class Health(NamedTuple):
 
     level: Level
     headline: str
-    troubles: list[Trouble]
+    problems: list[HealthProblem]
 
 
 OFF = Health(Level.NOTICE, "The cache is off: STALECACHE_ENABLED is False.", [])
@@ -72,50 +72,50 @@ def health(
     :param queue: length of a worker's refresh queue.
     """
     failing = [*_suspended(suspended), *_failing(moments, longest, {each.name for each in suspended})]
-    troubles = sorted([*failing, *_of_the_cache(stats, queue)], key=lambda trouble: trouble.level is not Level.BAD)
-    down = [trouble.what for trouble in failing if trouble.level is Level.BAD]
+    problems = sorted([*failing, *_of_the_cache(stats, queue)], key=lambda problem: problem.level is not Level.BAD)
+    down = [problem.what for problem in failing if problem.level is Level.BAD]
     if down:
         more = f" and {len(down) - 1} more" if len(down) > 1 else ""
         return Health(
-            Level.BAD, f"{down[0]}{more} {'fail' if more else 'fails'}. Stored copies stand in where there are any.", troubles
+            Level.BAD, f"{down[0]}{more} {'fail' if more else 'fails'}. Stored copies stand in where there are any.", problems
         )
-    if troubles:
-        return Health(troubles[0].level, f"{troubles[0].what} {troubles[0].says}", troubles if len(troubles) > 1 else [])
+    if problems:
+        return Health(problems[0].level, f"{problems[0].what} {problems[0].says}", problems if len(problems) > 1 else [])
     return Health(Level.GOOD, "All is well: no origin fails, and nothing is left waiting.", [])
 
 
-def _suspended(suspended: Iterable[Suspended]) -> Iterable[Trouble]:
+def _suspended(suspended: Iterable[Suspended]) -> Iterable[HealthProblem]:
     for each in suspended:
-        yield Trouble(
+        yield HealthProblem(
             Level.BAD,
             each.name,
             f"is suspended after {each.failures} failures in a row; tried again in {spell(max(0.0, each.left))}.",
         )
 
 
-def _failing(moments: Sequence[Moment], longest: float, known: set[str]) -> Iterable[Trouble]:
+def _failing(moments: Sequence[Moment], longest: float, known: set[str]) -> Iterable[HealthProblem]:
     """Yield the origins whose last call failed."""
     begins = moments[-1].at - max(RECENT, longest) if moments else 0.0
     recent = [moment for moment in moments if moment.at > begins]
     for key in {key: None for moment in reversed(recent) for key, line in moment.lines.items() if line.failures}:
         lines = [line for moment in recent if (line := moment.lines.get(key)) is not None and (line.calls or line.failures)]
         # A call may be counted in one interval, and its failure in the next.
-        last, line = lines[-1], together(lines)
+        last, line = lines[-1], sum_counts(lines)
         if key[1] in known or not last.failures:
             continue
         level, says = (Level.BAD, "fails") if last.failures >= last.calls else (Level.NOTICE, "fails now and then")
         said = f"{number(line.failures)} of {number(line.calls)} calls failed in the last {spell(moments[-1].at - begins)}."
-        yield Trouble(level, key[1] or "The app", f"({ONE_OF[key[0]]}) {says}: {said}")
+        yield HealthProblem(level, key[1] or "The app", f"({ONE_OF[key[0]]}) {says}: {said}")
 
 
-def _of_the_cache(stats: Mapping[str, Any], queue: int) -> Iterable[Trouble]:
+def _of_the_cache(stats: Mapping[str, Any], queue: int) -> Iterable[HealthProblem]:
     if problem := stats.get("shared", {}).get("problem"):
-        yield Trouble(Level.NOTICE, "This host", f"goes on without the others: {problem}.")
+        yield HealthProblem(Level.NOTICE, "This host", f"goes on without the others: {problem}.")
     pending, places = stats["refreshes"]["pending"], queue * stats["workers"]
     if places and pending > CROWDED * places:
         said = f"wait for others: {number(pending)} of {number(places)} places are taken, and what finds none is dropped."
-        yield Trouble(Level.NOTICE, "Refreshes", said)
+        yield HealthProblem(Level.NOTICE, "Refreshes", said)
     limit = stats["max_size"]
     if limit and stats["bytes"] > FULL * limit and stats["evictions"]["size"]:
         said = f"is {percent(stats['bytes'], limit)} full: {number(stats['evictions']['size'])} entries were evicted for size."
-        yield Trouble(Level.NOTICE, "The store", said)
+        yield HealthProblem(Level.NOTICE, "The store", said)

@@ -17,7 +17,7 @@ from ..stats.host_rows import HostRow, host_rows, host_sentences
 from ..stats.quantiles import buckets_of, quantile
 from ..stats.schema import value_at
 from ..stats.worker_rows import RunningRow, running_rows, worker_sentence
-from .charts import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, together
+from .charts import FROM_STORE, KINDS, ONE_OF, STATUSES, Moment, Row, chosen, rows, sum_counts
 from .health import FULL, Health, Level
 
 #: Rows in the table of the busiest labels.
@@ -169,7 +169,7 @@ def _shares(requests: Mapping[str, int]) -> list[Share]:
 
 def _tiles(stats: Mapping[str, Any], moments: Sequence[Moment], how: Health, now: float) -> list[Tile]:
     last = [moment for moment in moments if moment.at > now - NOW]
-    line = together(chosen(moment, "") for moment in moments)
+    line = sum_counts(chosen(moment, "") for moment in moments)
     count = sum(sum(moment.requests.values()) for moment in last)
     of_hour = sum(sum(moment.requests.values()) for moment in moments)
     failures = sum(moment.failures for moment in moments)

@@ -11,7 +11,7 @@ from heapq import nlargest
 from typing import NamedTuple
 
 from ..core.model.entry import Entry
-from ..core.rules.explain import State, state_of
+from ..core.rules.explain import EntryState, state_of_entry
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Store, Stored
 
@@ -38,7 +38,7 @@ class Survey:
 
     looked: int
     is_cut: bool
-    states: Mapping[State, int]
+    states: Mapping[EntryState, int]
     biggest: list[Stored]
     latest: list[Stored]
     left_alone: list[Stored]
@@ -52,14 +52,14 @@ def survey(walk: Iterator[Stored], now: float, terms: ServeOptions, longest: flo
     :param terms: the serving options of the app.
     :param longest: seconds at most.
     """
-    states: Counter[State] = Counter()
+    states: Counter[EntryState] = Counter()
     biggest: list[Stored] = []
     latest: list[Stored] = []
     left_alone: list[Stored] = []
     looked, was_late = 0, False
     for batch, is_late in _in_time(walk, longest):
         looked, was_late = looked + len(batch), is_late
-        states.update(state_of(stored.entry, now, terms) for stored in batch)
+        states.update(state_of_entry(stored.entry, now, terms) for stored in batch)
         biggest = nlargest(SHOWN, [*biggest, *batch], key=lambda stored: stored.size)
         latest = nlargest(SHOWN, [*latest, *batch], key=lambda stored: stored.used)
         failing = [stored for stored in batch if stored.note.failures or stored.note.backing_off(now)]
@@ -67,7 +67,7 @@ def survey(walk: Iterator[Stored], now: float, terms: ServeOptions, longest: flo
     return Survey(looked, was_late, states, biggest, latest, left_alone)
 
 
-class Found(NamedTuple):
+class ScanResult(NamedTuple):
     """The result of a search.
 
     :ivar entries: the first entries that match.
@@ -80,7 +80,7 @@ class Found(NamedTuple):
     is_cut: bool
 
 
-def search(walk: Iterator[Stored], matches: Callable[[Entry], bool], longest: float, most: int) -> Found:
+def search(walk: Iterator[Stored], matches: Callable[[Entry], bool], longest: float, most: int) -> ScanResult:
     """Search a store.
 
     :param walk: its entries.
@@ -94,8 +94,8 @@ def search(walk: Iterator[Stored], matches: Callable[[Entry], bool], longest: fl
         looked, was_late = looked + len(batch), is_late
         entries += [stored for stored in batch if matches(stored.entry)]
         if len(entries) >= most:
-            return Found(entries[:most], looked, True)
-    return Found(entries, looked, was_late)
+            return ScanResult(entries[:most], looked, True)
+    return ScanResult(entries, looked, was_late)
 
 
 def _in_time(walk: Iterator[Stored], longest: float) -> Iterator[tuple[list[Stored], bool]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..core.formatting import spell
 from ..core.model.entry import Entry
-from ..core.rules.explain import State
+from ..core.rules.explain import EntryState
 
 
 class Part(NamedTuple):
@@ -20,7 +20,7 @@ class Part(NamedTuple):
     :ivar lasts: its duration, in words; "" for the last part.
     """
 
-    state: State
+    state: EntryState
     left: float
     width: float
     ends: str
@@ -43,7 +43,7 @@ class Bar(NamedTuple):
 class WindowSpan(NamedTuple):
     """A window: the ages at which it begins and ends, in seconds."""
 
-    state: State
+    state: EntryState
     begins: float
     ends: float
 
@@ -51,15 +51,15 @@ class WindowSpan(NamedTuple):
 def stretches(entry: Entry) -> list[WindowSpan]:
     """Return the windows of an entry, without empty ones; the last one has no end."""
     windows, passed, at = entry.windows, [], 0.0
-    ends = [(State.FRESH, windows.max_age)]
+    ends = [(EntryState.FRESH, windows.max_age)]
     if not entry.never_stale:
-        ends.append((State.STALE, windows.max_age + windows.stale_while_revalidate))
-        ends.append((State.IF_ERROR, windows.max_age + windows.stale_if_error))
+        ends.append((EntryState.STALE, windows.max_age + windows.stale_while_revalidate))
+        ends.append((EntryState.IF_ERROR, windows.max_age + windows.stale_if_error))
     for state, end in ends:
         if end > at:
             passed.append(WindowSpan(state, at, end))
             at = end
-    return [*passed, WindowSpan(State.EXPIRED, at, math.inf)]
+    return [*passed, WindowSpan(EntryState.EXPIRED, at, math.inf)]
 
 
 def bar_of(entry: Entry, now: float) -> Bar:

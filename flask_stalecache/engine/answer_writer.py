@@ -25,13 +25,13 @@ from ..filesystem.per_process import PerProcess
 from ..filesystem.uptime import seconds_up
 from ..stats.counters import Counters
 from ..stores.base import Copy, Store
-from .flights.singleflight import LOOK_AGAIN, Flight, FlightResult, Flights, Outcome
+from .flights.singleflight import LOOK_AGAIN, Flight, FlightOutcome, FlightResult, Flights
 from .instrumentation import Instrumentation
 from .log import RateLimitedLog
 from .origin import Answer, Start
 from .scheduling.lane import Lane
 from .scheduling.meter import Meter
-from .unstorable_marks import Mark, UnstorableMarks
+from .unstorable_marks import UnstorableMark, UnstorableMarks
 
 
 def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: bool) -> FlightResult:
@@ -57,17 +57,17 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
         case Verdict.STORABLE:
             if is_purged or _is_elsewhere(answer, key):
                 return LOOK_AGAIN
-            return FlightResult(Outcome.STORED, Copy(key, answer.entry, NOTHING, 0, 0, start.seq))
+            return FlightResult(FlightOutcome.STORED, Copy(key, answer.entry, NOTHING, 0, 0, start.seq))
         case Verdict.UNSTORABLE:
-            return FlightResult(Outcome.UNSTORABLE)
+            return FlightResult(FlightOutcome.UNSTORABLE)
         case Verdict.PERSONAL:
             return LOOK_AGAIN
         case Verdict.FAILED:
-            return FlightResult(Outcome.FAILED, failure=answer)
+            return FlightResult(FlightOutcome.FAILED, failure=answer)
         case Verdict.WORSE:
-            return FlightResult(Outcome.FAILED)
+            return FlightResult(FlightOutcome.FAILED)
         case Verdict.REFUSED:
-            return FlightResult(Outcome.FAILED, failure=answer)
+            return FlightResult(FlightOutcome.FAILED, failure=answer)
         case _:
             return assert_never(answer.verdict)
 
@@ -127,7 +127,7 @@ class AnswerWriter:
             return False
         mark = self._marks.get().of(copy.key)
         # A hard purge ends the note: the page has changed.
-        return mark is Mark.CERTAIN or (mark is Mark.REPEATED and copy.note != NOTHING)
+        return mark is UnstorableMark.CERTAIN or (mark is UnstorableMark.REPEATED and copy.note != NOTHING)
 
     def mark_endless(self, key: str) -> None:
         """Mark a key whose body takes longer than requests wait for it. If it is stored one day, that ends the mark."""
@@ -169,7 +169,7 @@ class AnswerWriter:
         if is_late and answer.verdict is not Verdict.STORABLE:
             return False
         if self._apply(copy, answer, start.seq):
-            flight.result = FlightResult(Outcome.STORED, self.store.load(flight.key))
+            flight.result = FlightResult(FlightOutcome.STORED, self.store.load(flight.key))
             return True
         if answer.verdict is Verdict.STORABLE:
             # The answer was purged meanwhile, or is older than the stored entry.

@@ -56,7 +56,7 @@ from .fetch_state import (
     Seldom,
     ServeCopy,
 )
-from .flights.singleflight import Flight, FlightResult, Flights, Lead, Outcome
+from .flights.singleflight import Flight, FlightOutcome, FlightResult, Flights, Lead
 from .instrumentation import log_served
 from .origin import Answer, Origin, RefreshResult, Served, Start
 from .runtime import Runtime
@@ -365,16 +365,16 @@ class Engine:
         if not self.runtime.process.flights.wait_for(flight, until):
             return self._lose_patience(flight, visit)
         outcome, copy, _ = flight.result
-        if flight.is_slow and outcome is Outcome.OVER:
+        if flight.is_slow and outcome is FlightOutcome.OVER:
             return self._leave_slow(visit)
         match outcome:
-            case Outcome.STORED:
+            case FlightOutcome.STORED:
                 return None if copy is None else self._share_copy(copy, visit)
-            case Outcome.UNSTORABLE:
+            case FlightOutcome.UNSTORABLE:
                 return self._call_unlocked(visit)
-            case Outcome.FAILED:
+            case FlightOutcome.FAILED:
                 return self._share_failure(flight, visit)
-            case Outcome.OVER:
+            case FlightOutcome.OVER:
                 return None
             case _:
                 return assert_never(outcome)
@@ -463,7 +463,7 @@ class Engine:
         entry = visit.copy.entry
         if entry is not None and visit.is_new(entry):
             # Another process has stored the entry. This leader may be barred from it while its waiters are not.
-            flight.result = FlightResult(Outcome.STORED, visit.copy)
+            flight.result = FlightResult(FlightOutcome.STORED, visit.copy)
             return False
         route = self._look(visit.origin, visit.copy)
         match route:
@@ -473,7 +473,7 @@ class Engine:
                     return True
             case CallUnlocked():
                 if self.answer_writer.is_marked(visit.copy, time.time()):
-                    flight.result = FlightResult(Outcome.UNSTORABLE)
+                    flight.result = FlightResult(FlightOutcome.UNSTORABLE)
             case ServeCopy() | Bypass():
                 pass
             case _:

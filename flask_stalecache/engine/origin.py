@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, Protocol
 from ..core.model.entry import Entry
 from ..core.model.inputs import NO_NAMES, RequestInputs
 from ..core.model.reasons import MissReason, Reason, Refusal, StoreRefusal, reason_of_names
-from ..core.packets.refresh_data import Kind
+from ..core.packets.refresh_data import OriginKind
 from ..core.rules.serving import Serve, ServeOptions, decide
 from ..core.rules.status import CacheStatus
 from ..core.rules.storability import Verdict
@@ -340,7 +340,7 @@ class RefreshJob:
     label: str
     terms: ServeOptions
     tally: Tally = UNCOUNTED
-    kind: Kind | None = None
+    kind: OriginKind | None = None
     fills_missing: bool = False
     forced: bool = False
     max_wait: float | None = None

@@ -11,7 +11,7 @@ from ..core.guarded import guarded
 MAX_MARKS = 10_000
 
 
-class Mark(Enum):
+class UnstorableMark(Enum):
     """The likelihood that the next answer for a key can't be stored either."""
 
     #: One answer could not be stored. The note of the key has told all processes so for a while.
@@ -33,7 +33,7 @@ class UnstorableMarks:
         self._limit = limit
         self._mutex = threading.Lock()
         #: By the hash of the key, since keys may be long. The oldest first.
-        self._marks: dict[int, Mark] = {}
+        self._marks: dict[int, UnstorableMark] = {}
 
     def __len__(self) -> int:
         return len(self._marks)
@@ -46,8 +46,14 @@ class UnstorableMarks:
         """
         number = hash(key)
         before = self._marks.pop(number, None)
-        again = Mark.ONCE if before is None else Mark.CERTAIN if before is Mark.CERTAIN else Mark.REPEATED
-        self._marks[number] = Mark.CERTAIN if is_certain else again
+        again = (
+            UnstorableMark.ONCE
+            if before is None
+            else UnstorableMark.CERTAIN
+            if before is UnstorableMark.CERTAIN
+            else UnstorableMark.REPEATED
+        )
+        self._marks[number] = UnstorableMark.CERTAIN if is_certain else again
         if len(self._marks) > self._limit:
             del self._marks[next(iter(self._marks))]
 
@@ -56,6 +62,6 @@ class UnstorableMarks:
         """Forget a key: an answer could be stored."""
         self._marks.pop(hash(key), None)
 
-    def of(self, key: str) -> Mark | None:
+    def of(self, key: str) -> UnstorableMark | None:
         """Return the mark of a key; ``None`` if it has none."""
         return self._marks.get(hash(key))

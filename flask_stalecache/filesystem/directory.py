@@ -25,7 +25,7 @@ LINKS = "/proc/self/fd"
 _DIRECTORY = os.O_RDONLY | O_CLOEXEC | O_DIRECTORY
 
 
-class Held:
+class HeldDirectory:
     """A directory whose owner and mode were checked, and its descriptor. A forked child inherits it.
 
     :param path: the directory. It may be a link of our own.
@@ -81,7 +81,7 @@ class Inside(NamedTuple):
     :ivar name: its path from there.
     """
 
-    held: Held
+    held: HeldDirectory
     name: str
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._held: Held | None = None
+        self._held: HeldDirectory | None = None
 
     @property
     def is_held(self) -> bool:
@@ -111,7 +111,7 @@ class Directory:
         """Check the directory that is at the path now, and hold it. If it can't be used, none is held any more."""
         # Threads that are in the middle of something go on with the old one until then.
         try:
-            self._held = Held(self.path)
+            self._held = HeldDirectory(self.path)
         except Exception:
             self._held = None
             raise

@@ -10,9 +10,9 @@ from flask import Flask
 
 from ..app_state import AppState, state_of
 from ..batches.warm_call import Reply
-from ..core.addressing.base_url import Base, request_fields
+from ..core.addressing.base_url import Base, environ_fields
 from ..core.model.environ import PROBE, REFRESHING, environ_name
-from ..core.rules.why import Account, Explanation, Outside, explain_outside, explain_two
+from ..core.rules.why import Account, Diagnosis, Outside, explain_outside, explain_two
 from ..errors import ConfigError
 from ..frontends.flask_app.flask_urls import match_endpoint, warm_target
 from ..frontends.pages.bound_view import cached_view
@@ -50,7 +50,7 @@ class Inquiry(NamedTuple):
     url: str
     visits: tuple[Visit, Visit]
     others: Account | None
-    found: Explanation
+    found: Diagnosis
 
     @property
     def account(self) -> Account | None:
@@ -75,7 +75,7 @@ def inquire(app: Flask, url: str, fields: Mapping[str, str], cookies: Sequence[s
     return Inquiry(f"{environ['wsgi.url_scheme']}://{host}{path}", (one, two), others, _explained(app, environ, one, two))
 
 
-def _explained(app: Flask, environ: dict[str, Any], one: Visit, two: Visit) -> Explanation:
+def _explained(app: Flask, environ: dict[str, Any], one: Visit, two: Visit) -> Diagnosis:
     path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
     if one.account is not None and two.account is not None:
         return explain_two(path, one.account, two.account)
@@ -102,7 +102,7 @@ def _environ(app: Flask, url: str, fields: Mapping[str, str], cookies: Sequence[
             raise ConfigError(f"the cookie {cookie!r}: give a name and a value, such as 'lang=de'")
     if cookies:
         own["HTTP_COOKIE"] = "; ".join([*filter(None, [own.get("HTTP_COOKIE")]), *cookies])
-    return {**environ, **request_fields({name: value for name, value in fields.items() if name.lower() not in _FREE}), **own}
+    return {**environ, **environ_fields({name: value for name, value in fields.items() if name.lower() not in _FREE}), **own}
 
 
 def _visit(app: Flask, environ: dict[str, Any], private: AppState) -> Visit:

@@ -96,7 +96,7 @@ def over_hosts(mine: Stats, hosts: Hosts) -> Stats:
     :param hosts: the others, as they have told theirs last.
     """
     others = [(host.stats, host.told <= GAUGES_LAST) for host in hosts.hosts if host.stats is not None and not host.is_here]
-    total = together(mine, [stats for stats, _ in others], hosts.gone)
+    total = sum_stats(mine, [stats for stats, _ in others], hosts.gone)
     for key in _GAUGES:
         _put(total, key, sum(_at(stats, key) for stats in (mine, *(stats for stats, counts in others if counts))))
     limits = [mine["max_size"], *(stats["max_size"] for stats, counts in others if counts)]
@@ -105,7 +105,7 @@ def over_hosts(mine: Stats, hosts: Hosts) -> Stats:
     return total
 
 
-def together(mine: Stats, *others: Iterable[Stats]) -> Stats:
+def sum_stats(mine: Stats, *others: Iterable[Stats]) -> Stats:
     """Return the sums of statistics."""
     total: Any = deepcopy(mine)
     for stats in (each for some in others for each in some):

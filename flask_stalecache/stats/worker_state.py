@@ -25,13 +25,13 @@ def write_state(place: Place, state: WorkerState) -> None:
 def read_state(place: Place) -> WorkerState | None:
     """Return the state of a worker; ``None`` without a worker."""
     try:
-        is_alive = is_fresh(place)
+        is_alive = is_recent(place)
         return unseal_json(_KIND, read_file(place), _decoded) if is_alive else None
     except OSError:
         return None
 
 
-def is_fresh(place: Place) -> bool:
+def is_recent(place: Place) -> bool:
     """Whether a worker has written its state a moment ago."""
     try:
         status = status_of(place)
@@ -55,7 +55,7 @@ def is_left_to_worker(directory: Inside) -> bool:
         return False
     try:
         names = [entry.name for entry in files_in(directory) if entry.name.startswith(PREFIX) and entry.name.endswith(".state")]
-        return any(is_fresh(directory._replace(name=name)) for name in names)
+        return any(is_recent(directory._replace(name=name)) for name in names)
     except OSError:
         return False
 

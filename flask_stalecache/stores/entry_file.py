@@ -34,7 +34,7 @@ BLOCK = 256 * 1024
 Identity = tuple[int, int, int, int]
 
 
-class Head(NamedTuple):
+class EntryHead(NamedTuple):
     """The head of an entry's file.
 
     :param data: the first bytes of the file; they contain the whole head.
@@ -93,7 +93,7 @@ class FileBody:
             return file.read(self.length)
 
 
-def read_head(place: Inside) -> Head | None:
+def read_head(place: Inside) -> EntryHead | None:
     """Return the head of an entry's file; ``None`` if there is no file.
 
     :raises BrokenEntry: if the file does not hold a whole entry.
@@ -106,7 +106,7 @@ def read_head(place: Inside) -> Head | None:
         whole = entry_format.file_size(data)
         if os.fstat(descriptor).st_size != whole:
             raise BrokenEntry("cut")
-        return Head(data, whole - size)
+        return EntryHead(data, whole - size)
 
 
 def read_entry(place: Inside, key: str, limit: int) -> Entry | None:

@@ -42,7 +42,7 @@ from .numbers import Numbers
 from .purger import Purger
 from .purges.purge_records import PurgeRecords, records_within
 from .queue_marks import QueueMarks
-from .table.stamps import LOST_SLOT, SEQ_SLOT, is_settled, mark_of, slot_of, stands
+from .table.stamps import LOST_SLOT, SEQ_SLOT, digest_mark, is_settled, slot_of, stands
 from .upkeep.eviction import Evictor
 from .upkeep.sweep import Sweeper
 from .upkeep.walk import Contents
@@ -147,7 +147,7 @@ class FileStore:
         slot, stamps = slot_of(name), self._cache_directory.stamps
         table = None if stamps is None else stamps.table
         seq, stamp = (next(_unknown), 0) if table is None else (int(table[SEQ_SLOT]), int(table[slot]))
-        return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table, mark_of(name))
+        return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table, digest_mark(name))
 
     def _knows_purges(self, copy: Copy) -> bool:
         """Apply the purges since entry and note were begun to a copy. Return false if everything has to be read again.

@@ -20,7 +20,7 @@ from ..filesystem.atomic import files_in, has_no_room, remove_file, status_of
 from ..filesystem.directory import Directory, Inside, Place, where
 from ..filesystem.locks import FileKeyLock, remove_if_idle
 from ..stats.counters import Counters
-from .table.stamps import Stamps, mark_of, slot_of
+from .table.stamps import Stamps, digest_mark, slot_of
 
 _UNFINISHED = re.compile(r"(\.note|\.lock|)\.[0-9a-f]{16}\.tmp")
 _LENGTH, _HEXADECIMAL = 40, "0123456789abcdef"
@@ -34,7 +34,7 @@ Removed = Counter[str]
 
 
 @dataclass(slots=True)
-class Found:
+class KeyFiles:
     """The files of one key.
 
     :ivar name: the digest of the key, which names the files.
@@ -79,7 +79,7 @@ class Folder:
     :ivar is_whole: whether all keys were looked at.
     """
 
-    keys: list[Found]
+    keys: list[KeyFiles]
     unfinished: int
     listed: int
     is_whole: bool
@@ -160,9 +160,9 @@ class Folders:
                     listed.unfinished += on_disk(entry.stat(follow_symlinks=False).st_size)
         return listed
 
-    def found(self, name: str, kinds: frozenset[str]) -> Found:
+    def found(self, name: str, kinds: frozenset[str]) -> KeyFiles:
         """Return the files of a key, of the given kinds; each of them may have been removed since it was listed."""
-        found = Found(name)
+        found = KeyFiles(name)
         for kind in kinds:
             setattr(found, kind, status_of(self.file(name, _SUFFIXES[kind])))
         return found
@@ -182,7 +182,7 @@ class Folders:
         chosen = keys if most is None or is_whole else random.sample(keys, most)
         return Folder([self.found(name, kinds) for name, kinds in chosen], listed.unfinished, entries, is_whole)
 
-    def remove(self, found: Found, stamps: Stamps | None, why: str, removed: Removed, *, spare_used: bool = False) -> bool:
+    def remove(self, found: KeyFiles, stamps: Stamps | None, why: str, removed: Removed, *, spare_used: bool = False) -> bool:
         """Remove entry and note of a key. Return false if its lock is held, or its files have changed.
 
         Another process may have replaced the files since they were found, so they are looked at again under the lock.
@@ -198,7 +198,7 @@ class Folders:
         removed["bytes"] += found.size
         return True
 
-    def _remove(self, found: Found, stamps: Stamps | None, spare_used: bool) -> bool:
+    def _remove(self, found: KeyFiles, stamps: Stamps | None, spare_used: bool) -> bool:
         lock = self.lock(found.name)
         try:
             if not lock.acquire():
@@ -211,15 +211,15 @@ class Folders:
         finally:
             lock.release()
 
-    def drop(self, found: Found, stamps: Stamps | None) -> None:
+    def drop(self, found: KeyFiles, stamps: Stamps | None) -> None:
         """Remove entry and note of a key that was purged, though its lock may be held."""
         if self._unlink(found, stamps, spare_used=False):
             self.counters.count("removed_purged")
 
-    def _unlink(self, found: Found, stamps: Stamps | None, spare_used: bool) -> bool:
+    def _unlink(self, found: KeyFiles, stamps: Stamps | None, spare_used: bool) -> bool:
         if not self._is_unchanged(found):
             return False
-        if spare_used and stamps is not None and stamps.marks[mark_of(found.name)]:
+        if spare_used and stamps is not None and stamps.marks[digest_mark(found.name)]:
             return False
         for suffix in ("", ".note"):
             with suppress(FileNotFoundError):
@@ -227,7 +227,7 @@ class Folders:
         self.has_gone(found, stamps)
         return True
 
-    def has_gone(self, found: Found, stamps: Stamps | None) -> None:
+    def has_gone(self, found: KeyFiles, stamps: Stamps | None) -> None:
         """Move the stamp of a removed key and correct the counts, so that all processes see it."""
         if stamps is not None:
             stamps.move(slot_of(found.name))
@@ -257,7 +257,7 @@ class Folders:
         """Remove a key's lock file, unless it is held."""
         remove_if_idle(self.file(name, ".lock"))
 
-    def _is_unchanged(self, found: Found) -> bool:
+    def _is_unchanged(self, found: KeyFiles) -> bool:
         return all(
             _identity(status_of(self.file(found.name, suffix))) == _identity(status)
             for suffix, status in (("", found.entry), (".note", found.note))

@@ -13,7 +13,7 @@ from flask import Flask, abort, request
 from flask_stalecache import GatewayCache, Policy, RefreshRefused, StaleCache
 from flask_stalecache.batches import handed_over
 from flask_stalecache.core.addressing.keys import digest
-from flask_stalecache.core.packets.refresh_data import Kind, RefreshData
+from flask_stalecache.core.packets.refresh_data import OriginKind, RefreshData
 from support.client import MakeApp, visit
 from support.handed_over import job_for, run
 from support.threads import PATIENCE, go, wait_until
@@ -92,7 +92,7 @@ def test_each_variant_is_its_own(shop: Shop, clock: time_machine.Traveller) -> N
 
 def test_a_page_of_the_gateway(shop: Shop, clock: time_machine.Traveller) -> None:
     visit(shop.app, "/open")
-    job = job_for(shop.app, "/open", Kind.GATEWAY)
+    job = job_for(shop.app, "/open", OriginKind.GATEWAY)
     clock.shift(STALE)
     assert run(shop.app, shop.cache, job) == "stored"
     assert visit(shop.app, "/open").page == ("HIT", "no. 2")
@@ -101,7 +101,7 @@ def test_a_page_of_the_gateway(shop: Shop, clock: time_machine.Traveller) -> Non
 def test_values_of_functions_also_with_wait(shop: Shop, clock: time_machine.Traveller) -> None:
     with shop.app.app_context():
         assert (shop.rates("EUR"), shop.waited("USD")) == ("EUR no. 1", "USD no. 2")
-    jobs = [job_for(shop.app, "fetched('EUR')", Kind.CALL), job_for(shop.app, "slow('USD')", Kind.CALL)]
+    jobs = [job_for(shop.app, "fetched('EUR')", OriginKind.CALL), job_for(shop.app, "slow('USD')", OriginKind.CALL)]
     clock.shift(STALE)
     assert [run(shop.app, shop.cache, job) for job in jobs] == ["stored", "stored"]
     assert shop.made == 4
@@ -285,7 +285,7 @@ def test_in_front_of_any_app(tmp_path: Any, clock: time_machine.Traveller) -> No
     visit(front, "/")
     entry = next(cache._engine.store.walk()).entry
     data = RefreshData(
-        app="", version="", kind=Kind.GATEWAY, address=digest(entry.key), serial=entry.serial, expires=time.time() + 600
+        app="", version="", kind=OriginKind.GATEWAY, address=digest(entry.key), serial=entry.serial, expires=time.time() + 600
     )
     clock.shift(STALE)
     assert cache.run_refresh(data.to_json()) == "stored"

@@ -17,7 +17,7 @@ from flask_stalecache.core.rules.serving import ServeOptions
 from flask_stalecache.core.rules.variant_index import normal_form
 from flask_stalecache.core.rules.variants import VARIANTS, locate
 from flask_stalecache.frontends.gateway.rules import Rules
-from flask_stalecache.frontends.requests_adapter.url_key import HOSTS, KEY_URLS, host_of, key_url
+from flask_stalecache.frontends.requests_adapter.url_key import HOSTS, KEY_URLS, host_of_url, key_url
 from support.engine import make_index
 from support.memory import at_most
 
@@ -135,4 +135,4 @@ def test_a_flood_of_urls_of_third_parties(soak: Soak, length: int) -> None:
         for value in made_up(soak(FLOOD // 10, SMALL_FLOOD), length):
             url = f"http://{value[1:]}.example{value}"
             key_url(url, IGNORED)
-            host_of(url)
+            host_of_url(url)

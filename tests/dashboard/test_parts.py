@@ -19,7 +19,7 @@ from flask_stalecache.core.model.inputs import NO_NAMES
 from flask_stalecache.core.model.note import Note
 from flask_stalecache.core.model.policy import Windows
 from flask_stalecache.core.rules.serving import PLAIN
-from flask_stalecache.dashboard.charts import NOTHING, STATUSES, Line, Moment, charts, moment_of, rows
+from flask_stalecache.dashboard.charts import NOTHING, STATUSES, IntervalCounts, Moment, charts, moment_of, rows
 from flask_stalecache.dashboard.data import DashboardData
 from flask_stalecache.dashboard.entry_view import card_of, line_of
 from flask_stalecache.dashboard.health import Health, Level, health
@@ -170,7 +170,7 @@ def test_a_search_ends_when_it_has_found_enough() -> None:
 def moment(
     at: float, calls: int = 0, failures: int = 0, name: str = "shop.rates", kind: str = "functions", **requests: int
 ) -> Moment:
-    line = Line(calls, failures, {0.001: 5, 0.5: 5}, {1.0: calls})
+    line = IntervalCounts(calls, failures, {0.001: 5, 0.5: 5}, {1.0: calls})
     lines = {(kind, name): line} if calls or failures else {}
     return Moment(NOW + at, 15.0, requests, failures, lines, line if calls else NOTHING)
 
@@ -272,8 +272,8 @@ def sample(at: float, calls: int = 1) -> dict[str, Any]:
 
 def test_a_sample_is_added_up_over_endpoints_once() -> None:
     one = moment_of(sample(NOW))
-    assert one.endpoints == Line(2, 0, {0.001: 4, math.inf: 2}, {0.001: 2})
-    assert one.lines["endpoints", "news"] == Line(1, 0, {0.001: 2, math.inf: 1}, {0.001: 1})
+    assert one.endpoints == IntervalCounts(2, 0, {0.001: 4, math.inf: 2}, {0.001: 2})
+    assert one.lines["endpoints", "news"] == IntervalCounts(1, 0, {0.001: 2, math.inf: 1}, {0.001: 1})
 
 
 def test_what_was_read_of_the_history_once_is_not_read_again(

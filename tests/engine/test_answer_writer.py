@@ -6,7 +6,7 @@ import pytest
 
 from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.engine.answer_writer import result_for_waiters
-from flask_stalecache.engine.flights.singleflight import LOOK_AGAIN, Outcome
+from flask_stalecache.engine.flights.singleflight import LOOK_AGAIN, FlightOutcome
 from flask_stalecache.engine.origin import Answer, Start
 from support.engine import failed, make_entry, personal, storable, unstorable
 
@@ -20,20 +20,20 @@ REFUSED = Answer(verdict=Verdict.REFUSED, error=ConnectionError("too many calls"
 @pytest.mark.parametrize(
     ("answer", "is_purged", "outcome", "is_shared"),
     [
-        pytest.param(storable(START), True, Outcome.OVER, False, id="storable-but-purged"),
-        pytest.param(BESIDE, False, Outcome.OVER, False, id="storable-for-another-key"),
-        pytest.param(BESIDE, True, Outcome.OVER, False, id="storable-for-another-key-and-purged"),
-        pytest.param(unstorable(), False, Outcome.UNSTORABLE, False, id="unstorable"),
-        pytest.param(personal("member"), False, Outcome.OVER, False, id="personal"),
-        pytest.param(failed(), False, Outcome.FAILED, True, id="raised"),
-        pytest.param(failed(anybodys=False), False, Outcome.FAILED, False, id="raised-for-one-visitor"),
-        pytest.param(VALUE, False, Outcome.FAILED, False, id="failed-with-nothing-to-share"),
-        pytest.param(SHARED, False, Outcome.FAILED, True, id="failed-with-a-frozen-page"),
-        pytest.param(Answer(verdict=Verdict.WORSE), False, Outcome.FAILED, False, id="worse"),
-        pytest.param(REFUSED, False, Outcome.FAILED, True, id="refused"),
+        pytest.param(storable(START), True, FlightOutcome.OVER, False, id="storable-but-purged"),
+        pytest.param(BESIDE, False, FlightOutcome.OVER, False, id="storable-for-another-key"),
+        pytest.param(BESIDE, True, FlightOutcome.OVER, False, id="storable-for-another-key-and-purged"),
+        pytest.param(unstorable(), False, FlightOutcome.UNSTORABLE, False, id="unstorable"),
+        pytest.param(personal("member"), False, FlightOutcome.OVER, False, id="personal"),
+        pytest.param(failed(), False, FlightOutcome.FAILED, True, id="raised"),
+        pytest.param(failed(anybodys=False), False, FlightOutcome.FAILED, False, id="raised-for-one-visitor"),
+        pytest.param(VALUE, False, FlightOutcome.FAILED, False, id="failed-with-nothing-to-share"),
+        pytest.param(SHARED, False, FlightOutcome.FAILED, True, id="failed-with-a-frozen-page"),
+        pytest.param(Answer(verdict=Verdict.WORSE), False, FlightOutcome.FAILED, False, id="worse"),
+        pytest.param(REFUSED, False, FlightOutcome.FAILED, True, id="refused"),
     ],
 )
-def test_waiters_are_told_by_the_verdict(answer: Answer, is_purged: bool, outcome: Outcome, is_shared: bool) -> None:
+def test_waiters_are_told_by_the_verdict(answer: Answer, is_purged: bool, outcome: FlightOutcome, is_shared: bool) -> None:
     result = result_for_waiters(answer, "page", START, is_purged=is_purged)
     assert (result.outcome, result.copy) == (outcome, None)
     assert (result.failure is not None and result.failure.may_be_shared) is is_shared
@@ -42,7 +42,7 @@ def test_waiters_are_told_by_the_verdict(answer: Answer, is_purged: bool, outcom
 def test_a_stored_answer_is_served_to_all_as_of_the_purges_before_the_call() -> None:
     answer = storable(START)
     result = result_for_waiters(answer, "page", START, is_purged=False)
-    assert result.outcome is Outcome.STORED
+    assert result.outcome is FlightOutcome.STORED
     assert result.copy is not None
     assert (result.copy.key, result.copy.entry, result.copy.seq) == ("page", answer.entry, 7)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_stalecache.engine.unstorable_marks import MAX_MARKS, Mark, UnstorableMarks
+from flask_stalecache.engine.unstorable_marks import MAX_MARKS, UnstorableMark, UnstorableMarks
 from support.memory import at_most
 
 SURE, MAYBE, STORED = "sure", "maybe", "stored"
@@ -14,15 +14,15 @@ SURE, MAYBE, STORED = "sure", "maybe", "stored"
     ("answers", "mark"),
     [
         pytest.param([], None, id="nothing is known"),
-        pytest.param([SURE], Mark.CERTAIN, id="no policy could store it"),
-        pytest.param([MAYBE], Mark.ONCE, id="this answer could not be stored"),
-        pytest.param([MAYBE, MAYBE], Mark.REPEATED, id="nor could the next one"),
-        pytest.param([SURE, MAYBE], Mark.CERTAIN, id="it stays so"),
+        pytest.param([SURE], UnstorableMark.CERTAIN, id="no policy could store it"),
+        pytest.param([MAYBE], UnstorableMark.ONCE, id="this answer could not be stored"),
+        pytest.param([MAYBE, MAYBE], UnstorableMark.REPEATED, id="nor could the next one"),
+        pytest.param([SURE, MAYBE], UnstorableMark.CERTAIN, id="it stays so"),
         pytest.param([SURE, STORED], None, id="an answer says otherwise"),
-        pytest.param([MAYBE, STORED, MAYBE], Mark.ONCE, id="in a row"),
+        pytest.param([MAYBE, STORED, MAYBE], UnstorableMark.ONCE, id="in a row"),
     ],
 )
-def test_a_mark_lasts_until_an_answer_says_otherwise(answers: list[str], mark: Mark | None) -> None:
+def test_a_mark_lasts_until_an_answer_says_otherwise(answers: list[str], mark: UnstorableMark | None) -> None:
     marks = UnstorableMarks()
     for answer in answers:
         if answer is STORED:
@@ -50,4 +50,4 @@ def test_a_flood_of_made_up_urls_stays_within_the_bound(soak: object) -> None:
             if number % 1000 == 0:
                 marks.add("page", is_certain=True)
     assert len(marks) == MAX_MARKS
-    assert marks.of("page") is Mark.CERTAIN
+    assert marks.of("page") is UnstorableMark.CERTAIN

@@ -103,9 +103,10 @@ def visitors(server: Server, paths: list[str], wanted: dict[str, set[str]]) -> I
 
 
 def fill(server: Server, paths: list[str]) -> None:
+    """Fill the cache. On a busy machine, a call may take longer than its wait: then it is stored later."""
     for path in paths:
         if "cold" not in path:
-            assert server.get(path).text == "stored"
+            wait_for(lambda path=path: server.get(path).text == "stored", PATIENCE, path)  # type: ignore[misc]
 
 
 # -- hanging ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from werkzeug.test import Client
 from flask_stalecache import FileStore, GatewayCache, OriginBusy, StaleCache
 from flask_stalecache.core.model.environ import REFRESHING
 from flask_stalecache.core.model.query import NamePatterns
-from flask_stalecache.frontends.requests_adapter.url_key import host_of, key_url
+from flask_stalecache.frontends.requests_adapter.url_key import host_of_url, key_url
 from flask_stalecache.stats.schema import Series, Stats
 from flask_stalecache.stats.tally import STATUSES
 from support.engine import FakeOrigin, make_engine, storable
@@ -317,7 +317,7 @@ def test_requests_of_sessions_are_counted_by_host(party: ThirdParty, site: Site,
 def test_a_host_is_named_without_what_is_nobodys_business(url: str, host: str) -> None:
     normal = key_url(url, NamePatterns(()))
     assert normal is not None
-    assert host_of(normal) == host
+    assert host_of_url(normal) == host
 
 
 def test_a_caller_who_takes_a_stale_answer_is_counted_so(party: ThirdParty, site: Site, clock: time_machine.Traveller) -> None:

@@ -12,7 +12,7 @@ import time_machine
 
 from flask_stalecache.filesystem.sealed import seal_json
 from flask_stalecache.stats.schema import WorkerState
-from flask_stalecache.stats.worker_state import LASTS, is_fresh, read_state, write_state
+from flask_stalecache.stats.worker_state import LASTS, is_recent, read_state, write_state
 
 STATE: WorkerState = {
     "pid": 7, "since": 1.5, "processes": 2, "running": [{"key": "ab", "title": "", "seconds": 0.5, "pid": 8}], "waiting": 3,
@@ -31,9 +31,9 @@ def test_what_a_killed_worker_has_left_behind_is_none(tmp_path: Path, clock: tim
     place = tmp_path / "state"
     write_state(place, STATE)
     clock.shift(LASTS - 0.5)
-    assert is_fresh(place)
+    assert is_recent(place)
     clock.shift(1)
-    assert (is_fresh(place), read_state(place)) == (False, None)
+    assert (is_recent(place), read_state(place)) == (False, None)
     clock.shift(-3600)
     assert read_state(place) is None
 

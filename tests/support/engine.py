@@ -15,7 +15,7 @@ from flask_stalecache.config import settings as config
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.policy import Windows
-from flask_stalecache.core.packets.refresh_data import Kind
+from flask_stalecache.core.packets.refresh_data import OriginKind
 from flask_stalecache.core.rules.serving import PLAIN, ServeOptions
 from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.core.rules.variant_index import INDEX
@@ -186,7 +186,7 @@ class FakeRefresh:
     label: str = "the page"
     terms: ServeOptions = PLAIN
     pool: ThreadPool | None = None
-    kind: Kind | None = None
+    kind: OriginKind | None = None
     fills_missing: bool = False
     forced: bool = False
     max_wait: float | None = None

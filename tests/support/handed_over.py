@@ -10,10 +10,12 @@ from flask import Flask
 from flask_stalecache import StaleCache
 from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.titles import title_of
-from flask_stalecache.core.packets.refresh_data import Kind, RefreshData
+from flask_stalecache.core.packets.refresh_data import OriginKind, RefreshData
 
 
-def job_for(app: Flask, title: str, kind: Kind = Kind.PAGE, *, version: str = "", expires: float = 3600) -> dict[str, Any]:
+def job_for(
+    app: Flask, title: str, kind: OriginKind = OriginKind.PAGE, *, version: str = "", expires: float = 3600
+) -> dict[str, Any]:
     """Return the refresh of what is stored under a title: a URL or a call.
 
     :param expires: seconds until it is too late.

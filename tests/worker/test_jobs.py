@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from flask_stalecache.core.packets.packets import Packet
-from flask_stalecache.core.packets.refresh_data import Kind
+from flask_stalecache.core.packets.refresh_data import OriginKind
 from flask_stalecache.worker.jobs import Jobs
 
 
 def packet(number: int, *, group: int = 1, rank: float = 0.0, serial: int = 1) -> Packet:
-    return Packet(Kind.PAGE, f"{number:040x}", f"{serial:016x}", group, rank)
+    return Packet(OriginKind.PAGE, f"{number:040x}", f"{serial:016x}", group, rank)
 
 
 def test_a_key_waits_and_runs_once() -> None:

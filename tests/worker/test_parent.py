@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from flask_stalecache.core.packets.packets import Packet, socket_name
-from flask_stalecache.core.packets.refresh_data import Kind
+from flask_stalecache.core.packets.refresh_data import OriginKind
 from flask_stalecache.filesystem.directory import Directory
 from flask_stalecache.filesystem.local_socket import connect
 from flask_stalecache.worker.parent import Limits, Parent
@@ -160,7 +160,7 @@ def test_packets_that_are_none_are_counted_and_do_no_harm(site: WorkerSite, chil
     with line_to(site) as line:
         for data in (b"x", b"\0" * 51, os.urandom(1000), b"GET / HTTP/1.1\r\n\r\n"):
             line.send(data)
-        line.send(Packet(Kind.PAGE, "ab" * 20, "cd" * 8, 3, 1.0).encode() or b"")
+        line.send(Packet(OriginKind.PAGE, "ab" * 20, "cd" * 8, 3, 1.0).encode() or b"")
         wait_until(lambda: (state := site.state()) is not None and state["bad"] == 4, "the count")
     site.fill("/7")
     assert site.await_maker("/7") in children
@@ -174,7 +174,7 @@ def test_a_flood_is_bounded(site: WorkerSite, children: list[int], long_site: tu
     with line_to(site) as line:
         while sent < count:
             try:
-                line.send(Packet(Kind.PAGE, f"{sent:040x}", "cd" * 8, sent % 1000, float(sent)).encode() or b"")
+                line.send(Packet(OriginKind.PAGE, f"{sent:040x}", "cd" * 8, sent % 1000, float(sent)).encode() or b"")
             except BlockingIOError:
                 os.sched_yield()
                 continue

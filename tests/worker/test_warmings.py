@@ -12,7 +12,7 @@ import pytest
 
 from flask_stalecache import Batch, ConfigError
 from flask_stalecache.core.packets.packets import REPLY_SIZE, Packet, Said, decode_reply
-from flask_stalecache.core.packets.refresh_data import Kind
+from flask_stalecache.core.packets.refresh_data import OriginKind
 from flask_stalecache.filesystem.local_socket import receive
 from flask_stalecache.worker.parent import Limits, Parent, _Visitor
 from flask_stalecache.worker.worker_socket import WorkerSocket
@@ -219,7 +219,7 @@ class Asking:
 
     def send(self, *addresses: str) -> None:
         for address in addresses:
-            data = Packet(Kind.PAGE, address, "ab" * 8, 1, 0.0, is_forced=True, is_warming=True).encode()
+            data = Packet(OriginKind.PAGE, address, "ab" * 8, 1, 0.0, is_forced=True, is_warming=True).encode()
             assert data is not None
             self.parent._meet(_Visitor(self.theirs), data)
 

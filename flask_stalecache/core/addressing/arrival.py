@@ -19,7 +19,7 @@ _PATH = "/:@!$&'()*+,;=~"
 _PLAIN_ROOT = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?")
 
 
-class Place(NamedTuple):
+class ArrivalPlace(NamedTuple):
     """The place where a request for a page arrives.
 
     :ivar path: script root and path, as in an environ.
@@ -32,7 +32,7 @@ class Place(NamedTuple):
     root: str | None
 
 
-def place_of_path(raw: str, arrived: Mapping[str, Any], seen: Mapping[str, Any]) -> Place | None:
+def place_of_path(raw: str, arrived: Mapping[str, Any], seen: Mapping[str, Any]) -> ArrivalPlace | None:
     """Return where a request for a path that an app has written would arrive; ``None`` if that can't be told.
 
     :param raw: the path, percent-encoded.
@@ -42,16 +42,16 @@ def place_of_path(raw: str, arrived: Mapping[str, Any], seen: Mapping[str, Any])
     path, root = unquote_to_bytes(raw).decode("latin-1"), seen.get("SCRIPT_NAME", "").rstrip("/")
     if path != root and not path.startswith(f"{root}/"):
         # A visitor may have chosen the root: then it must be certain that the path was not made from it.
-        return Place(path, raw, None) if _PLAIN_ROOT.fullmatch(root) else None
+        return ArrivalPlace(path, raw, None) if _PLAIN_ROOT.fullmatch(root) else None
     if root == arrived.get("SCRIPT_NAME", "").rstrip("/"):
-        return Place(path, raw, None)
+        return ArrivalPlace(path, raw, None)
     came, below = arrived.get("SCRIPT_NAME", "") + arrived.get("PATH_INFO", ""), seen.get("PATH_INFO", "")
     if not came.endswith(below):
         return None
     before = came[: len(came) - len(below)]
     start = _quoted(root)
     rest = raw.removeprefix(start) if raw.startswith(start) else _quoted(path.removeprefix(root))
-    return Place(before + path.removeprefix(root), _quoted(before) + rest, root)
+    return ArrivalPlace(before + path.removeprefix(root), _quoted(before) + rest, root)
 
 
 def unsent(environ: Mapping[str, Any]) -> str:

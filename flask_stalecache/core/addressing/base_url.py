@@ -151,7 +151,7 @@ def _short(scheme: str, host: str) -> str:
     return host.lower().removesuffix(DEFAULT_PORTS[scheme])
 
 
-def request_fields(headers: object) -> dict[str, str]:
+def environ_fields(headers: object) -> dict[str, str]:
     """Return request fields in the form of an environ.
 
     :raises ConfigError: for invalid fields, and for fields that make no sense in a request of ours.

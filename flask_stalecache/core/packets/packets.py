@@ -11,10 +11,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from ..addressing.keys import digest
-from .refresh_data import FORM, Kind
+from .refresh_data import FORM, OriginKind
 
 _MAGIC = b"SCW%d" % FORM
-_KINDS = tuple(Kind)
+_KINDS = tuple(OriginKind)
 #: Marks the kind of a refresh that is run even if the entry is fresh or its origin is backing off.
 _FORCED = 0x80
 #: Marks the kind of a packet that names a warming request instead of an entry.
@@ -42,7 +42,7 @@ class Packet(NamedTuple):
     :ivar is_warming: it is a warming request.
     """
 
-    kind: Kind
+    kind: OriginKind
     address: str
     serial: str
     group: int

@@ -16,7 +16,7 @@ FORM = 1
 _LONGEST = 500
 
 
-class Kind(str, Enum):
+class OriginKind(str, Enum):
     """The front end that makes the entry."""
 
     PAGE = "page"
@@ -39,7 +39,7 @@ class RefreshData:
 
     app: str
     version: str
-    kind: Kind
+    kind: OriginKind
     address: str
     serial: str
     expires: float
@@ -94,14 +94,14 @@ def _text(job: Mapping[Any, Any], name: str) -> str:
     return value
 
 
-def _kind(job: Mapping[Any, Any]) -> Kind:
+def _kind(job: Mapping[Any, Any]) -> OriginKind:
     try:
-        return Kind(job.get("kind"))
+        return OriginKind(job.get("kind"))
     except ValueError:
-        raise ValueError(f"kind={job.get('kind')!r:.60} is not one of {', '.join(Kind)}") from None
+        raise ValueError(f"kind={job.get('kind')!r:.60} is not one of {', '.join(OriginKind)}") from None
 
 
-def is_whole(recipe: Mapping[str, Any]) -> bool:
+def is_repeatable(recipe: Mapping[str, Any]) -> bool:
     """Whether a process without a visitor's request can make an entry again from its recipe alone.
 
     :param recipe: the recipe, as it is stored.

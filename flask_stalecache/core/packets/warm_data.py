@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ConfigError
-from ..addressing.base_url import request_fields
+from ..addressing.base_url import environ_fields
 from ..addressing.keys import is_digest
 from ..addressing.purge_names import DEFAULT_PORTS
 from ..addressing.recipe import IN_EVERY_KEY, PageRecipe
@@ -103,6 +103,6 @@ def _fields(data: Mapping[Any, Any]) -> dict[str, str]:
     if not isinstance(headers, Mapping):
         raise ValueError(f"headers={headers!r:.60} is not a mapping")
     try:
-        return request_fields(headers)
+        return environ_fields(headers)
     except (ConfigError, UnicodeError) as error:
         raise ValueError(f"its {error}") from None

@@ -99,7 +99,7 @@ def log_text_at(refusal: Refusal, front: FrontEnd) -> str:
     return refusal.log_text if refusal.fix or own is None else f"{refusal.text}; {own.replace('{}', front.place)}"
 
 
-class Kind(str, Enum):
+class InputKind(str, Enum):
     """The kind of a name in a request; its value is the name of the kind in :class:`.RequestInputs`."""
 
     COOKIE = "cookies"
@@ -111,40 +111,40 @@ class Kind(str, Enum):
     def word(self) -> str:
         """The kind in words."""
         match self:
-            case Kind.COOKIE:
+            case InputKind.COOKIE:
                 return "cookie"
-            case Kind.SESSION:
+            case InputKind.SESSION:
                 return "session key"
-            case Kind.FIELD:
+            case InputKind.FIELD:
                 return "field"
-            case Kind.VARIABLE:
+            case InputKind.VARIABLE:
                 return "variable"
             case _:
                 return assert_never(self)
 
 
-def fix_of_name(kind: Kind, name: str, front: FrontEnd) -> str:
+def fix_of_name(kind: InputKind, name: str, front: FrontEnd) -> str:
     """Return what to write so that a page is stored although it depends on a name of the request.
 
     :param front: the front end that the answer came by.
     """
     match kind:
-        case Kind.SESSION if name == "csrf_token":
+        case InputKind.SESSION if name == "csrf_token":
             return "leave the form out of the page, or fetch its token by a request of its own: it is its visitor's"
-        case Kind.SESSION if front is FrontEnd.VIEW:
+        case InputKind.SESSION if front is FrontEnd.VIEW:
             told = "write ignore_session=True if the page does not depend on the session, or do not read it in the view"
             return told + or_named(kind, name, front)
-        case Kind.COOKIE | Kind.SESSION:
+        case InputKind.COOKIE | InputKind.SESSION:
             return "do not read it if the page does not depend on it" + or_named(kind, name, front)
-        case Kind.FIELD:
+        case InputKind.FIELD:
             return _fix_of_field(name, front)
-        case Kind.VARIABLE:
+        case InputKind.VARIABLE:
             return StoreRefusal.DEPENDS_ON_VARIABLE.advice
         case _:
             return assert_never(kind)
 
 
-def or_named(kind: Kind, name: str, front: FrontEnd) -> str:
+def or_named(kind: InputKind, name: str, front: FrontEnd) -> str:
     """Return what to write so that the value of a cookie or of the session is in the key; "" if it differs for each visitor.
 
     :param front: the front end that the answer came by.

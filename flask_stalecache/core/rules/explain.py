@@ -16,7 +16,7 @@ from .serving import PLAIN, Fetch, ServeOptions, decide, is_due, is_fresh
 from .status import CacheStatus
 
 
-class State(str, Enum):
+class EntryState(str, Enum):
     """The window that an entry is in."""
 
     #: Served without a refresh.
@@ -40,22 +40,22 @@ class Explanation(NamedTuple):
     :ivar why: the reasons, as sentences.
     """
 
-    state: State | None
+    state: EntryState | None
     status: CacheStatus
     why: tuple[str, ...]
 
 
-def state_of(entry: Entry, now: float, terms: ServeOptions = PLAIN) -> State:
+def state_of_entry(entry: Entry, now: float, terms: ServeOptions = PLAIN) -> EntryState:
     """Return the window that an entry is in.
 
     :param now: seconds since the epoch.
     :param terms: the serving options of the app; the version matters.
     """
     if is_fresh(entry, now, terms):
-        return State.FRESH
+        return EntryState.FRESH
     if entry.in_swr(now):
-        return State.STALE
-    return State.IF_ERROR if entry.in_sie(now) else State.EXPIRED
+        return EntryState.STALE
+    return EntryState.IF_ERROR if entry.in_sie(now) else EntryState.EXPIRED
 
 
 def explain(
@@ -72,9 +72,9 @@ def explain(
     decision = decide(entry, note, now, terms, pending=pending)
     if entry is None:
         return Explanation(None, decision.status, ("nothing is stored", *_of_note(note, now)))
-    state = state_of(entry, now, terms)
-    reasons = [_why_fresh(entry, now, terms) if state is State.FRESH else why_stale(entry, now, terms)]
-    if state is not State.FRESH:
+    state = state_of_entry(entry, now, terms)
+    reasons = [_why_fresh(entry, now, terms) if state is EntryState.FRESH else why_stale(entry, now, terms)]
+    if state is not EntryState.FRESH:
         reasons.append(_what_stale_means(entry, state, now, terms, asks=isinstance(decision, Fetch)))
     if pending:
         reasons.append("its refresh is under way")
@@ -99,17 +99,17 @@ def why_stale(entry: Entry, now: float, terms: ServeOptions = PLAIN) -> str:
     return f"stale for {spell(over)}, since it was fresh for {spell(entry.windows.max_age)}"
 
 
-def _what_stale_means(entry: Entry, state: State, now: float, terms: ServeOptions, *, asks: bool) -> str:
+def _what_stale_means(entry: Entry, state: EntryState, now: float, terms: ServeOptions, *, asks: bool) -> str:
     windows, age = entry.windows, entry.age(now)
     if entry.never_stale:
         return "never served stale: its Cache-Control forbids that"
-    if terms.prefer_stale is not PreferStale.NO and state is not State.STALE and not asks:
+    if terms.prefer_stale is not PreferStale.NO and state is not EntryState.STALE and not asks:
         return "served at once however old, since stale is preferred"
-    if state is State.STALE:
+    if state is EntryState.STALE:
         return (
             f"served at once for another {spell(windows.max_age + windows.stale_while_revalidate - age)} (stale-while-revalidate)"
         )
-    if state is State.IF_ERROR:
+    if state is EntryState.IF_ERROR:
         left = spell(windows.max_age + windows.stale_if_error - age)
         return f"the origin is called, and if that fails this is served, for another {left} (stale-if-error)"
     return "past its windows: the origin is called"

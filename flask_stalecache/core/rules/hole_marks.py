@@ -28,7 +28,7 @@ _ENCODERS = frozenset({"urllib.parse", "html", "json.encoder", "jinja2.utils"})
 _HARMLESS = frozenset({"encode"})
 
 
-class Marks:
+class HoleMarks:
     """The marks of one fill.
 
     :param chance: 20 hexadecimal digits that can't be guessed.
@@ -47,7 +47,7 @@ class Marks:
         self.altered = ""
         self.taken = False
 
-    def mark(self, call: HoleCall, *, must_show: bool = True) -> Mark:
+    def mark(self, call: HoleCall, *, must_show: bool = True) -> HoleMark:
         """Return the mark of a hole.
 
         :param must_show: it has to be in the body. That of a token does not: each form makes one that may not be shown.
@@ -58,7 +58,7 @@ class Marks:
         self.calls.append(call)
         if must_show:
             self._must_show.add(number)
-        mark = Mark(f"{PROBES}{self._token}{number}z")
+        mark = HoleMark(f"{PROBES}{self._token}{number}z")
         mark.__dict__["alter"] = self._look
         return mark
 
@@ -116,7 +116,7 @@ class Marks:
             self.altered = "the mark of a hole was altered on its way into the body"
 
 
-class Mark(str):
+class HoleMark(str):
     """The value of a hole while a page is made for the store: a text that code may show, but not look at."""
 
     __slots__ = ("__dict__",)
@@ -126,7 +126,7 @@ class Mark(str):
 
     def __add__(self, other: str) -> str:
         # As of a text and a Markup, which escapes the text.
-        if hasattr(other, "__html__") and not isinstance(other, Mark):
+        if hasattr(other, "__html__") and not isinstance(other, HoleMark):
             return other.__radd__(self)  # type: ignore[attr-defined,no-any-return]
         return str.__add__(self, other)
 
@@ -144,7 +144,7 @@ def _reader(module: dict[str, Any]) -> str:
 def _looking(name: str) -> Callable[..., Any]:
     method = getattr(str, name)
 
-    def look(self: Mark, *args: Any, **kwargs: Any) -> Any:
+    def look(self: HoleMark, *args: Any, **kwargs: Any) -> Any:
         reader = _reader(sys._getframe(1).f_globals)
         if reader not in _ENCODERS:
             self.__dict__["alter"](reader)
@@ -153,7 +153,7 @@ def _looking(name: str) -> Callable[..., Any]:
     return look
 
 
-def _truth(self: Mark) -> bool:
+def _truth(self: HoleMark) -> bool:
     reader = _reader(sys._getframe(1).f_globals)
     if reader not in _ENCODERS:
         self.__dict__["alter"](reader)
@@ -165,8 +165,8 @@ _LOOK = (
     "__ne__", "__repr__", "__reduce__", "__reduce_ex__",
 )  # fmt: skip
 for _name in (*_LOOK, *(name for name in vars(str) if not name.startswith("_") and name not in _HARMLESS and name != "maketrans")):
-    setattr(Mark, _name, _looking(_name))
-Mark.__bool__ = _truth  # type: ignore[attr-defined]
+    setattr(HoleMark, _name, _looking(_name))
+HoleMark.__bool__ = _truth  # type: ignore[attr-defined]
 
 
 def foreign_mark(body: bytes) -> bool:

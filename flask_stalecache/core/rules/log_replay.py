@@ -26,7 +26,7 @@ from ..model.policy import Windows
 from .status import CacheStatus
 
 
-class Kind(IntEnum):
+class RequestKind(IntEnum):
     """The kind of a request in the log, as a cache treats it."""
 
     PAGE = 0
@@ -47,7 +47,7 @@ class Visits:
     def __len__(self) -> int:
         return len(self._times)
 
-    def add(self, key: int, group: int, at: float, kind: Kind, size: int) -> None:
+    def add(self, key: int, group: int, at: float, kind: RequestKind, size: int) -> None:
         """Add one request.
 
         :param key: a number for its key.
@@ -77,7 +77,7 @@ class Visits:
         return ((*(column[place] for column in columns),) for place in order)  # type: ignore[misc]
 
 
-class Outcome:
+class ReplayOutcome:
     """The result that a cache would have had for one group of requests.
 
     :ivar statuses: requests by status; ``BYPASS`` for those that no cache answers.
@@ -150,7 +150,7 @@ class _Copy:
         self.stored_at = self.freshness = 0.0
 
 
-class Replay:
+class LogReplay:
     """A cache with one lifetime for everything.
 
     :param windows: its windows.
@@ -174,13 +174,13 @@ class Replay:
         self._windows = windows
         self._jitter, self._backoff, self._chance = jitter, backoff, chance
         self._kept_for = windows.max_age + max(windows.stale_while_revalidate, windows.stale_if_error) + inactive
-        self._outcomes = [Outcome() for _ in range(groups)]
+        self._outcomes = [ReplayOutcome() for _ in range(groups)]
         #: The oldest first.
         self._copies: OrderedDict[int, _Copy] = OrderedDict()
         #: No copy is removed before this time.
         self._next_removal = 0.0
 
-    def play(self, visits: Visits) -> Sequence[Outcome]:
+    def play(self, visits: Visits) -> Sequence[ReplayOutcome]:
         """Return the outcome for each group."""
         for key, group, at, kind, size in visits.in_order():
             if at >= self._next_removal:
@@ -190,11 +190,11 @@ class Replay:
 
     def _visit(self, key: int, group: int, at: float, kind: int, size: int) -> None:
         outcome = self._outcomes[group]
-        copy = None if kind == Kind.LIVE else self._copies.get(key)
+        copy = None if kind == RequestKind.LIVE else self._copies.get(key)
         if copy is None:
-            outcome.statuses[CacheStatus.BYPASS if kind == Kind.LIVE else CacheStatus.MISS] += 1
+            outcome.statuses[CacheStatus.BYPASS if kind == RequestKind.LIVE else CacheStatus.MISS] += 1
             outcome.calls += 1
-            if kind == Kind.PAGE:
+            if kind == RequestKind.PAGE:
                 self._store(key, group, at, size)
             return
         age = at - copy.stored_at
@@ -207,7 +207,7 @@ class Replay:
                 self._call(outcome, key, copy, at, kind, size)
         else:
             outcome.statuses[CacheStatus.EXPIRED] += 1
-            if kind == Kind.HEAD:
+            if kind == RequestKind.HEAD:
                 # Its answer has no body to store. A refresh, which any request can start, asks for the whole page.
                 outcome.calls += 1
             else:
@@ -216,14 +216,14 @@ class Replay:
     def _may_be_served(self, copy: _Copy, stale_for: float, at: float, kind: int) -> bool:
         if stale_for < self._windows.stale_while_revalidate:
             return True
-        has_failed = kind == Kind.FAILURE or copy.note.backing_off(at)
+        has_failed = kind == RequestKind.FAILURE or copy.note.backing_off(at)
         return has_failed and stale_for < self._windows.stale_if_error
 
-    def _call(self, outcome: Outcome, key: int, copy: _Copy, at: float, kind: int, size: int) -> None:
+    def _call(self, outcome: ReplayOutcome, key: int, copy: _Copy, at: float, kind: int, size: int) -> None:
         outcome.calls += 1
-        if kind == Kind.FAILURE:
+        if kind == RequestKind.FAILURE:
             copy.note = copy.note.failed(at, self._backoff, self._chance())
-        elif kind == Kind.OTHER:
+        elif kind == RequestKind.OTHER:
             self._drop(key)
         else:
             self._store(key, copy.group, at, size)

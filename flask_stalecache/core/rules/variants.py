@@ -74,7 +74,7 @@ _INDEX = 1000
 # -- finding -----------------------------------------------------------------------------------------------------------
 
 
-class Found(Protocol):
+class FoundCopy(Protocol):
     """The copy under a key. (:class:`~...stores.base.Copy` is one; core imports no store.)"""
 
     @property
@@ -109,7 +109,7 @@ class Located(NamedTuple):
 def locate(
     url_key: str,
     environ: Mapping[str, Any],
-    look_up: Callable[[str], Found],
+    look_up: Callable[[str], FoundCopy],
     now: float,
     holds: HoldsKeys | None = None,
     hints: Mapping[str, Fields] = NO_HINTS,
@@ -148,7 +148,7 @@ def locate(
     return Located(key, variant, index.listing)
 
 
-def _newest(found: list[Located], is_barred: Callable[[Entry], bool], look_up: Callable[[str], Found], now: float) -> Located:
+def _newest(found: list[Located], is_barred: Callable[[Entry], bool], look_up: Callable[[str], FoundCopy], now: float) -> Located:
     """Return the matching variant with the latest Date (RFC 9111 section 4.1), else the first missing one.
 
     A variant with absent names does not match a request that carries one of them. A variant from the future, stored before the
@@ -165,7 +165,7 @@ def _newest(found: list[Located], is_barred: Callable[[Entry], bool], look_up: C
 # -- storing -----------------------------------------------------------------------------------------------------------
 
 
-class Place(NamedTuple):
+class StoragePlace(NamedTuple):
     """The place where a response is stored.
 
     :ivar key: its key.
@@ -184,7 +184,7 @@ def place_of(
     get: Callable[[str], Any],
     known: Entry | None,
     is_kept: Callable[[str], bool] = lambda key: True,
-) -> Place | None:
+) -> StoragePlace | None:
     """Return the place where a response is stored; ``None`` if its URL has too many variants.
 
     :param url_key: the key of the URL.
@@ -195,12 +195,12 @@ def place_of(
     """
     listing = Listing.of(known)
     if not fields and not listing.sets:
-        return Place(url_key, (), None)
+        return StoragePlace(url_key, (), None)
     wider, fields = listing.for_set(fields)
     variant = Variant.of(fields, get)
     key = variant.key(url_key)
     if wider is listing and variant in listing.variants:
-        return Place(key, fields, None)
+        return StoragePlace(key, fields, None)
     if not wider.has_room(variant):
         wider = wider.keeping(lambda each: is_kept(each.key(url_key)))
-    return Place(key, fields, wider.including(variant)) if wider.has_room(variant) else None
+    return StoragePlace(key, fields, wider.including(variant)) if wider.has_room(variant) else None

@@ -15,20 +15,20 @@ from ..model.entry import Entry
 from ..model.holes import labels_of
 from ..model.inputs import NO_NAMES, RequestInputs
 from ..model.reasons import BypassReason, MissReason, Reason, Refusal, StoreRefusal
-from .advice import FrontEnd, Kind, fix_of, fix_of_name, fix_of_reason
+from .advice import FrontEnd, InputKind, fix_of, fix_of_name, fix_of_reason
 from .status import CacheStatus
 
 #: For these, the names tell the subject, or which code has read what.
 _OF_NAMES = frozenset({StoreRefusal.READ_BY, StoreRefusal.MADE_FOR_VISITOR, StoreRefusal.DEPENDS_ON})
 
 
-class Read(NamedTuple):
+class ReadName(NamedTuple):
     """A name of the request that was read.
 
     :ivar reader: the module; "" if unknown.
     """
 
-    kind: Kind
+    kind: InputKind
     name: str
     reader: str
 
@@ -65,7 +65,7 @@ class Account:
     why: Reason | None = None
     refusal: Refusal | None = None
     entry: Entry | None = None
-    reads: tuple[Read, ...] = ()
+    reads: tuple[ReadName, ...] = ()
     carried: RequestInputs = NO_NAMES
 
     @property
@@ -98,7 +98,7 @@ class Outside(NamedTuple):
     is_known: bool = True
 
 
-class Explanation(NamedTuple):
+class Diagnosis(NamedTuple):
     """Why a page is cached or not.
 
     :ivar first: the first sentence.
@@ -109,44 +109,44 @@ class Explanation(NamedTuple):
     write: str = ""
 
 
-def explain_outside(path: str, outside: Outside) -> Explanation:
+def explain_outside(path: str, outside: Outside) -> Diagnosis:
     """Return why a page is not cached that no front end of the cache has met."""
     if not outside.is_on:
-        return Explanation(f"{path} is not cached: STALECACHE_ENABLED is false", "set STALECACHE_ENABLED = True")
+        return Diagnosis(f"{path} is not cached: STALECACHE_ENABLED is false", "set STALECACHE_ENABLED = True")
     if outside.endpoint is None:
         told = f"{path} is not cached: it matches no endpoint of the app, which answered {outside.answer}"
-        return Explanation(told, "" if outside.is_known else "give a full URL if the app answers other hosts alone")
+        return Diagnosis(told, "" if outside.is_known else "give a full URL if the app answers other hosts alone")
     if outside.is_cached:
-        return Explanation(f"{path} is not cached: a hook, middleware or decorator answered {outside.answer} before {outside.view}")
-    return Explanation(
+        return Diagnosis(f"{path} is not cached: a hook, middleware or decorator answered {outside.answer} before {outside.view}")
+    return Diagnosis(
         f"{path} is not cached: nothing stores the answers of its view {outside.view}",
         "write @cache.cached(max_age=…) directly above it, or give it a rule in STALECACHE_GATEWAY",
     )
 
 
-def explain_two(path: str, one: Account, two: Account) -> Explanation:
+def explain_two(path: str, one: Account, two: Account) -> Diagnosis:
     """Return why a page is cached or not.
 
     :param one: the first request.
     :param two: the same request again.
     """
     if two.is_from_store and two.entry is not None:
-        return Explanation(f"{path} is cached: {_how_long(two)}")
+        return Diagnosis(f"{path} is cached: {_how_long(two)}")
     if two.why is MissReason.CONFIRMED:
-        return Explanation(
+        return Diagnosis(
             f"{path} is stored, but its view runs at each request to confirm it, since it is never fresh",
             "give it a lifetime: max_age=…, or Cache-Control: max-age=…",
         )
     if one.is_stored and two.is_stored and one.key != two.key:
-        return Explanation(f"{path} is not cached: each request has another key", _fix_of_key(two.front))
+        return Diagnosis(f"{path} is not cached: each request has another key", _fix_of_key(two.front))
     if two.is_stored and isinstance(one.refusal, Refusal):
-        return Explanation(f"{path} is cached from now on; before, {one.refusal.text}")
+        return Diagnosis(f"{path} is cached from now on; before, {one.refusal.text}")
     if two.why is MissReason.RENEWED:
-        return Explanation(
+        return Diagnosis(
             f"{path} is stored, but renew asks for a new answer at each request", "let renew return False for visitors"
         )
     if two.is_stored:
-        return Explanation(f"{path} is stored, but is never fresh: its max_age is 0", "give it a max_age")
+        return Diagnosis(f"{path} is stored, but is never fresh: its max_age is 0", "give it a max_age")
     return _explain_refused(path, two)
 
 
@@ -162,23 +162,23 @@ def _fix_of_key(front: FrontEnd) -> str:
     return f"take out of key= or vary= in {front.place} what differs from request to request"
 
 
-def _explain_refused(path: str, account: Account) -> Explanation:
+def _explain_refused(path: str, account: Account) -> Diagnosis:
     why, refusal = account.why, account.refusal
     if isinstance(why, BypassReason):
-        return Explanation(f"{path} is not cached for this request: {why.text}", fix_of_reason(why, account.front))
+        return Diagnosis(f"{path} is not cached for this request: {why.text}", fix_of_reason(why, account.front))
     if refusal is None or why is None:
-        return Explanation(f"{path} is not cached")
+        return Diagnosis(f"{path} is not cached")
     if account.carried and refusal.reason in _OF_NAMES:
         told = " and ".join(read.text for read in account.reads if read.name in getattr(account.carried, read.kind))
         # Of several names the first is told: each has a line of its own in the log.
-        fixes = dict.fromkeys(fix_of_name(kind, name, account.front) for kind in Kind for name in getattr(account.carried, kind))
-        return Explanation(
+        fixes = dict.fromkeys(
+            fix_of_name(kind, name, account.front) for kind in InputKind for name in getattr(account.carried, kind)
+        )
+        return Diagnosis(
             f"{path} is not cached for this visitor: it depends on {told}, which this visitor has and the key lacks",
             "; ".join(fixes),
         )
-    return Explanation(
-        f"{path} is not cached: {refusal.reason.text.replace('{}', refusal.subject)}", fix_of(refusal, account.front)
-    )
+    return Diagnosis(f"{path} is not cached: {refusal.reason.text.replace('{}', refusal.subject)}", fix_of(refusal, account.front))
 
 
 def tell_visitors(account: Account) -> Iterator[str]:
@@ -195,4 +195,4 @@ def tell_visitors(account: Account) -> Iterator[str]:
 
 
 def _spoken(names: RequestInputs) -> Iterator[str]:
-    return (f"the {kind.word} {name}" for kind in Kind for name in getattr(names, kind))
+    return (f"the {kind.word} {name}" for kind in InputKind for name in getattr(names, kind))

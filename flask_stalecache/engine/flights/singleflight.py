@@ -33,7 +33,7 @@ from .stream_pace import READER_PATIENCE, StreamPace
 SHORTEST_WAIT = 0.05
 
 
-class Outcome(Enum):
+class FlightOutcome(Enum):
     """The outcome of a flight, for the requests that waited."""
 
     #: The answer was stored: ``result.copy``.
@@ -53,12 +53,12 @@ class FlightResult(NamedTuple):
     :ivar failure: the answer of the failed origin.
     """
 
-    outcome: Outcome
+    outcome: FlightOutcome
     copy: Copy | None = None
     failure: Any = None
 
 
-LOOK_AGAIN = FlightResult(Outcome.OVER)
+LOOK_AGAIN = FlightResult(FlightOutcome.OVER)
 
 
 class Lead:

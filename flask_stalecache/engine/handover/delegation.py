@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from ...core.addressing.keys import digest
 from ...core.model.entry import Entry
 from ...core.packets.packets import Said
-from ...core.packets.refresh_data import Kind, RefreshData, is_whole
+from ...core.packets.refresh_data import OriginKind, RefreshData, is_repeatable
 from ...core.rules.variant_index import INDEX
 from ...filesystem.per_process import PerProcess
 from ...stats.counters import Counters
@@ -122,7 +122,14 @@ class Delegation:
         """
         entry = copy.entry
         takers = [taker for taker in self.takers if taker.is_open()]
-        if not takers or job.kind is None or job.forced or entry is None or entry.status == INDEX or not is_whole(entry.recipe):
+        if (
+            not takers
+            or job.kind is None
+            or job.forced
+            or entry is None
+            or entry.status == INDEX
+            or not is_repeatable(entry.recipe)
+        ):
             return False
         state = entry.serial, copy.note.failures
         if self._is_lost(job, state):
@@ -135,7 +142,7 @@ class Delegation:
         self._note(job.key, state)
         return True
 
-    def _data_of(self, job: RefreshJob, kind: Kind, entry: Entry) -> RefreshData:
+    def _data_of(self, job: RefreshJob, kind: OriginKind, entry: Entry) -> RefreshData:
         return RefreshData(
             app=self.app,
             version=job.terms.version,
@@ -150,7 +157,7 @@ class Delegation:
 
         :param entry: the entry that is stored.
         """
-        if self.runner is None or job.kind is None or not is_whole(entry.recipe):
+        if self.runner is None or job.kind is None or not is_repeatable(entry.recipe):
             return False
         return self.runner.run(self._data_of(job, job.kind, entry), (job.tally.kind, job.tally.label), self._deadline)
 

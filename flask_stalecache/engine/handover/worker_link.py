@@ -23,7 +23,7 @@ from weakref import finalize
 
 from ...core.guarded import guarded
 from ...core.packets.packets import REPLY_SIZE, Packet, Said, decode_reply, group_of, socket_name
-from ...core.packets.refresh_data import Kind, RefreshData
+from ...core.packets.refresh_data import OriginKind, RefreshData
 from ...errors import ConfigError
 from ...filesystem.directory import Directory
 from ...filesystem.local_socket import connect, receive
@@ -94,7 +94,7 @@ class WorkerLink:
         name = socket_name(app, self._version)
         if version != self._version or not self._lines.get().is_reached(name) or (address := ask()) is None:
             return None
-        packet = Packet(Kind.PAGE, address, address[:16], group_of("warm"), -math.inf, is_forced=True, is_warming=True)
+        packet = Packet(OriginKind.PAGE, address, address[:16], group_of("warm"), -math.inf, is_forced=True, is_warming=True)
         said = self._run(packet, name, patience)
         return None if said is Said.REFUSED else said
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-class Bypass:
+class BypassedCall:
     """One call of the app for a request that bypasses the cache.
 
     :param backend: the app behind the gateway.

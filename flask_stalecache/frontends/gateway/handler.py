@@ -41,7 +41,7 @@ from ..response.status_headers import fields_for_answer, fields_for_copy
 from ..setup.probe import Noted, probe_of
 from ..wsgi import closing, has_other_processes, why_no_threads
 from .backend import Backend
-from .bypass import Bypass
+from .bypass import BypassedCall
 from .converted_head import NoBody, as_get, discarding
 from .deliver import GoneError, PreparedFields, PreparedResponse, send_stored
 from .invalidation import Invalidator
@@ -49,7 +49,7 @@ from .judging.dependence import fields_of_answer
 from .live_response import send_live
 from .origin import GatewayOrigin, refresh_of
 from .rules import Rule, Rules
-from .wsgi_call import AppCall, code_of
+from .wsgi_call import AppCall, status_code_of
 
 _clock = time.time
 _where = itemgetter("REQUEST_METHOD", "wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
@@ -359,11 +359,11 @@ class Gateway:
         # A copy, since middleware of the app may take the script root off the path, and invalidation needs the whole path.
         as_it_came = environ.copy()
         rule = self._rules.of(as_it_came)
-        counted = Bypass(self._backend, self._engine.instrumentation, environ, rule, reason)
+        counted = BypassedCall(self._backend, self._engine.instrumentation, environ, rule, reason)
         led_to: list[Entry] = []
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
-            code, seen = code_of(status), counted.observe()
+            code, seen = status_code_of(status), counted.observe()
             if method not in SAFE_METHODS:
                 led_to.extend(self._invalidator.after(as_it_came, seen, method, code, headers))
             ours = first_of(headers, "x-cache-status") is not None or counted.answered(code)

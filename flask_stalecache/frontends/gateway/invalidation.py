@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...core.addressing.arrival import Place, name_of_root, place_of_path, unsent
+from ...core.addressing.arrival import ArrivalPlace, name_of_root, place_of_path, unsent
 from ...core.addressing.keys import RAW_PATHS, host_of, page_key
 from ...core.addressing.purge_names import target_name
 from ...core.http.invalidation import invalidated
@@ -137,7 +137,7 @@ def _url(environ: Mapping[str, Any]) -> str:
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/")
 
 
-def _environ_of(place: Place, query: str, environ: Mapping[str, Any]) -> dict[str, Any]:
+def _environ_of(place: ArrivalPlace, query: str, environ: Mapping[str, Any]) -> dict[str, Any]:
     """Return the environ of a request for another URL of the same origin, as the server would have made it."""
     path, root = place.path, environ.get("SCRIPT_NAME", "")
     is_below = path == root or path.startswith(f"{root}/")

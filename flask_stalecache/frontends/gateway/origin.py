@@ -19,7 +19,7 @@ from ...core.model.environ import CONVERTED, REFRESHING, WARMING
 from ...core.model.inputs import RequestInputs
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.model.titles import endpoint_of
-from ...core.packets.refresh_data import Kind
+from ...core.packets.refresh_data import OriginKind
 from ...core.responses.validators import CONDITIONS
 from ...core.rules.named import recipe_of
 from ...core.rules.prefer_stale import is_set
@@ -368,7 +368,7 @@ def _refresh_job(backend: Backend, rule: Rule, key: str, url_key: str, label: st
         label=label,
         terms=rule.terms,
         tally=tally,
-        kind=Kind.GATEWAY,
+        kind=OriginKind.GATEWAY,
         run=partial(_refreshed, backend, rule, url_key, recipe),
         refresh_dependencies=backend.renew,
     )

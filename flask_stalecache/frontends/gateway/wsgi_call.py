@@ -23,7 +23,7 @@ Fields = list[tuple[str, str]]
 _END: Any = object()
 
 
-def code_of(status: str) -> int:
+def status_code_of(status: str) -> int:
     """Return the number in a status line; 0 if it has no number."""
     code = status[:3]
     return int(code) if len(code) == 3 and code.isascii() and code.isdigit() else 0
@@ -56,7 +56,7 @@ class AppCall:
     @property
     def code(self) -> int:
         """The status as a number; 0 if it has no number."""
-        return code_of(self.status)
+        return status_code_of(self.status)
 
     def make(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
         """Call the app, and read its body until status and fields are known. Raises what the app raises."""

@@ -31,7 +31,7 @@ from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import Cacheability, current, run_apart
 from ...core.rules.storability import Facts, Verdict, judge
 from ...core.rules.variant_index import INDEX, index_with
-from ...core.rules.variants import Place as Stored
+from ...core.rules.variants import StoragePlace
 from ...engine.origin import Answer, Start
 from ...errors import OriginBusy, OriginSuspended, StaleCacheError, UnstorableValue
 from ..app_code.hooks import ask
@@ -39,7 +39,7 @@ from ..flask_internals.contexts import is_host_missing, is_request_missing
 from ..request.caller_context import CallerContext
 from ..response.holes import refuse_marks
 from .bound_function import BoundFunction
-from .places import ObservedAdapter, Place
+from .places import CallerPlace, ObservedAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class CallFetch:
     kwargs: Mapping[str, Any]
     key: str
     label: str
-    place: Place
+    place: CallerPlace
     around: ObservedAdapter | None = None
 
     def answer(self, start: Start, is_background: bool, is_given_up: Callable[[], bool] = lambda: False) -> Answer:
@@ -164,12 +164,12 @@ class CallFetch:
             return Answer(Verdict.UNSTORABLE, value, reason=Refusal(StoreRefusal.TAGS_UNKNOWN))
         return self._stored(value, kind, body, (*tags, *word.tags), start, word, stored)
 
-    def _place_of_value(self, urls: ObservedAdapter, start: Start) -> Stored | None:
+    def _place_of_value(self, urls: ObservedAdapter, start: Start) -> StoragePlace | None:
         """Return where a value is stored; ``None`` if values for too many places are stored."""
         fields = tuple(sorted(urls.read))
         previous = start.previous
         if not fields and (previous is None or (previous.key == self.key and previous.status != INDEX)):
-            return Stored(self.key, (), None)
+            return StoragePlace(self.key, (), None)
         return self.bound.places.of_value(self.key, fields, self.place)
 
     def _refused_for_places(self, value: Any, urls: ObservedAdapter) -> Answer:
@@ -203,7 +203,7 @@ class CallFetch:
         )
 
     def _stored(
-        self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: Cacheability, stored: Stored
+        self, value: Any, kind: str, body: bytes, tags: tuple[str, ...], start: Start, word: Cacheability, stored: StoragePlace
     ) -> Answer:
         bound, now = self.bound, time.time()
         policy = bound.definition.policy.windows
@@ -238,7 +238,7 @@ class CallFetch:
         word: Cacheability,
         start: Start,
         now: float,
-        stored: Stored,
+        stored: StoragePlace,
     ) -> Entry:
         bound = self.bound
         recipe: dict[str, Any] = {

@@ -36,7 +36,7 @@ from ..setup.app_version import AppVersion
 from .bound_function import BoundFunction, FetchFunction, definition_named
 from .circuit_breaker import CircuitBreaker, ConcurrencyLimit
 from .origin import CallOrigin
-from .places import Place, Places
+from .places import CallerPlace, Places
 from .policy import NO_FALLBACK
 from .serializers import codec_of, is_immutable
 
@@ -211,7 +211,7 @@ class Calls:
         :raises TypeError: if the place in its recipe has another form; likewise :class:`ValueError`.
         """
         data = entry.recipe.get("place")
-        origin = CallOrigin(bound, args, kwargs, in_background, place=None if data is None else Place.from_json(data))
+        origin = CallOrigin(bound, args, kwargs, in_background, place=None if data is None else CallerPlace.from_json(data))
         return origin if origin.stands_for(entry.key) else None
 
     def purge(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ...core.packets.refresh_data import Kind
+from ...core.packets.refresh_data import OriginKind
 from ...core.rules.prefer_stale import preference
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
@@ -21,7 +21,7 @@ from ...stores.base import Copy
 from ..app_code.hooks import ask
 from .bound_function import BoundFunction
 from .fetch import CallFetch, suspended_answer
-from .places import Place, observed_adapter
+from .places import CallerPlace, observed_adapter
 from .policy import NO_FALLBACK
 
 
@@ -49,7 +49,7 @@ class CallOrigin(Origin):
         kwargs: Mapping[str, Any],
         in_background: bool,
         renews_now: bool = False,
-        place: Place | None = None,
+        place: CallerPlace | None = None,
     ) -> None:
         self.bound = bound
         self.args = args
@@ -79,7 +79,7 @@ class CallOrigin(Origin):
         return bound.terms._replace(prefer_stale=preference(prefers, bound.settings.prefer_stale_refresh))
 
     @property
-    def place(self) -> Place:
+    def place(self) -> CallerPlace:
         """The place that URLs in the value are relative to."""
         if self._place is None:
             self._place = self.bound.places.of_caller()
@@ -181,7 +181,7 @@ class CallOrigin(Origin):
             label=self.label,
             terms=bound.terms,
             tally=bound.tally,
-            kind=Kind.CALL,
+            kind=OriginKind.CALL,
             fills_missing=True,
             forced=forced,
             max_wait=self.wait,

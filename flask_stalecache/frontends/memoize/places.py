@@ -27,8 +27,7 @@ from ...core.addressing.base_url import Base
 from ...core.model.environ import environ_name
 from ...core.remembered import MIB, Remembered
 from ...core.rules.variant_index import INDEX, Fields
-from ...core.rules.variants import Index, Located, locate, place_of
-from ...core.rules.variants import Place as Stored
+from ...core.rules.variants import Index, Located, StoragePlace, locate, place_of
 from ...errors import StaleCacheError
 from ...stores.base import Copy
 from ..flask_internals.contexts import outer_context, request_context_variable, request_or_none, url_adapter_of
@@ -38,7 +37,7 @@ HOST, MOUNT, BLUEPRINT, REQUEST = "host", "mount", "blueprint", "request"
 _LONG = 200
 
 
-class Place(NamedTuple):
+class CallerPlace(NamedTuple):
     """The place of a caller.
 
     :ivar host: scheme, host and subdomain; ``None`` if nothing tells them.
@@ -53,7 +52,7 @@ class Place(NamedTuple):
     in_request: bool = False
 
     @classmethod
-    def from_json(cls, data: Any) -> Place:
+    def from_json(cls, data: Any) -> CallerPlace:
         """Return the place that :meth:`to_json` made data of.
 
         :raises TypeError: for data of another form; likewise :class:`ValueError`.
@@ -74,7 +73,7 @@ class Place(NamedTuple):
         return _environ(self) if is_long else _remembered_environ(self)
 
 
-def _environ(place: Place) -> Mapping[str, str]:
+def _environ(place: CallerPlace) -> Mapping[str, str]:
     # Quoted: the values of a field are compared apart from whitespace around commas.
     values = {MOUNT: _quoted(place.mount), BLUEPRINT: _quoted(place.blueprint), REQUEST: "yes" if place.in_request else "no"}
     if place.host is not None:
@@ -104,7 +103,7 @@ class ObservedAdapter:
 
     __slots__ = ("_adapter", "_app", "_around", "_label", "place", "read")
 
-    def __init__(self, app: Flask, place: Place, label: str, around: ObservedAdapter | None) -> None:
+    def __init__(self, app: Flask, place: CallerPlace, label: str, around: ObservedAdapter | None) -> None:
         self._app = app
         self._label = label
         self._around = around
@@ -195,11 +194,11 @@ class Places:
         self.look_up = look_up
         self._app = app
         self._base = base
-        self._of_base: Place | None = None
+        self._of_base: CallerPlace | None = None
         #: Visitors choose the hosts.
-        self._located: Remembered[tuple[Index, Place], Located] = Remembered(most=4096, limit=8 * MIB, longest=MIB // 16)
+        self._located: Remembered[tuple[Index, CallerPlace], Located] = Remembered(most=4096, limit=8 * MIB, longest=MIB // 16)
 
-    def of_caller(self) -> Place:
+    def of_caller(self) -> CallerPlace:
         """Return the place of the code that calls a function: that of the call in which it runs, else of the request."""
         around = observed_adapter(self._app)
         if around is not None:
@@ -210,14 +209,14 @@ class Places:
         context = outer_context()
         return self._of(context.url_adapter if context is not None and context.app is self._app else None)
 
-    def _of(self, adapter: MapAdapter | None) -> Place:
+    def _of(self, adapter: MapAdapter | None) -> CallerPlace:
         if self._base is None:
             return _of_adapter(adapter)
         if self._of_base is None:
             self._of_base = _of_adapter(url_adapter_of(self._app, self._base))
         return self._of_base
 
-    def locate(self, key: str, place: Callable[[], Place]) -> Located | None:
+    def locate(self, key: str, place: Callable[[], CallerPlace]) -> Located | None:
         """Return where the value of a call is looked for; ``None`` if nothing is known about its place.
 
         :param key: the key of the call.
@@ -235,7 +234,7 @@ class Places:
             self._located.note((index, here), located)
         return located
 
-    def of_value(self, key: str, fields: Fields, place: Place) -> Stored | None:
+    def of_value(self, key: str, fields: Fields, place: CallerPlace) -> StoragePlace | None:
         """Return where a value is stored; ``None`` if values for too many places are stored.
 
         Visitors choose hosts. A value that was not requested while it was fresh gives way to another one.
@@ -250,7 +249,7 @@ class Places:
         return entry is not None and entry.is_fresh(time.time())
 
 
-def _of_adapter(adapter: MapAdapter | None) -> Place:
+def _of_adapter(adapter: MapAdapter | None) -> CallerPlace:
     if adapter is None:
-        return Place()
-    return Place((adapter.url_scheme, adapter.server_name, adapter.subdomain or ""), adapter.script_name)
+        return CallerPlace()
+    return CallerPlace((adapter.url_scheme, adapter.server_name, adapter.subdomain or ""), adapter.script_name)

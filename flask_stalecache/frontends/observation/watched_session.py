@@ -124,7 +124,7 @@ def go_on_watching(context: RequestContext, log: SessionLog, session: Any) -> No
         context._stalecache_session = session  # type: ignore[attr-defined]
 
 
-def hand_out(context: RequestContext, session: Any, frame: FrameType) -> Any:
+def hand_out_session(context: RequestContext, session: Any, frame: FrameType) -> Any:
     """Return the session that code asks a context for.
 
     :param frame: that of the code that asks.

@@ -19,14 +19,14 @@ from ...core.http.tracing import TRACING
 from ...core.model.inputs import RequestInputs
 from ...core.model.policy import NEVER_VARIED
 from ...core.model.reasons import Refusal, StoreRefusal, variable_read
-from ...core.rules.advice import FrontEnd, Kind, or_named
+from ...core.rules.advice import FrontEnd, InputKind, or_named
 from ...core.rules.storability import Judgement, Verdict
 from ...engine.log import RateLimitedLog
 from ..flask_internals.contexts import RequestContext
 from .watching.watch import reader_of
 
 
-def advise(
+def log_advice(
     log: RateLimitedLog, view: str, context: RequestContext, judgement: Judgement, carried: RequestInputs, *, is_never_hit: bool
 ) -> None:
     """Log once why a page is not stored, if the developer can do something about it.
@@ -65,14 +65,14 @@ def advise(
             (view, "session", key, usual),
             "%s bypasses the cache for sessions with the key %s, which was read by %s; if the page does not depend on it, write "
             "ignore_session=True, or do not read it in the view%s",
-            view, key, reader_of(context, "session", key), or_named(Kind.SESSION, key, FrontEnd.VIEW), level=usual,
+            view, key, reader_of(context, "session", key), or_named(InputKind.SESSION, key, FrontEnd.VIEW), level=usual,
         )  # fmt: skip
     for name in carried.cookies:
         log.warn_once(
             (view, "cookie", name, usual),
             "%s bypasses the cache for requests with the cookie %s, which was read by %s; if the page does not depend on it, write "
             "ignore_session=True (for the session), or do not read it in the view%s",
-            view, name, reader_of(context, "cookies", name), or_named(Kind.COOKIE, name, FrontEnd.VIEW), level=usual,
+            view, name, reader_of(context, "cookies", name), or_named(InputKind.COOKIE, name, FrontEnd.VIEW), level=usual,
         )  # fmt: skip
 
 

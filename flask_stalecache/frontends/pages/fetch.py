@@ -43,7 +43,7 @@ from ...core.rules.cacheability import Cacheability, collecting, current
 from ...core.rules.named import recipe_of
 from ...core.rules.storability import Facts, Judgement, Verdict, failures_now, judge
 from ...core.rules.variant_index import Fields, index_with
-from ...core.rules.variants import Place
+from ...core.rules.variants import StoragePlace
 from ...engine.origin import Answer, Served, Start
 from ..app_code.hooks import ask
 from ..flask_internals.contexts import RequestContext
@@ -54,12 +54,12 @@ from ..request.request_hints import pass_on
 from ..request.request_origin import shows_request
 from ..request.request_values import values_kept_for
 from ..response.holes import Making
-from .advice import advise, detailed_reason, is_for_authorization
+from .advice import detailed_reason, is_for_authorization, log_advice
 from .bound_view import BoundView
 from .filling_holes.filling import holes_of
-from .made import Filling, Made, Seen, directives_of, may_stand_in, refusal_in_code
+from .made import Filling, Made, Seen, is_better_than_fallback, refusal_in_code, view_directives
 from .responses import body_size, freeze, frozen_failure
-from .variants import PageVariants, fields_read, inherit, told_early
+from .variants import PageVariants, fields_read, inherit_dependence, told_early
 from .view_call import ViewCall
 from .watching.request_recorder import arrived_environ, plain_environ
 from .watching.watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
@@ -137,7 +137,7 @@ class PageFetch:
         seen = self._seen(response, watch, in_background)
         refusal = page.refusal() or seen.unnamed or seen.refusal or refusal_in_code(tags, word)
         fields = self._fields_to_store(response)
-        made = Made(response, fields, directives_of(response), start, word, seen, refusal, time.time(), holes_of(response))
+        made = Made(response, fields, view_directives(response), start, word, seen, refusal, time.time(), holes_of(response))
         judgement, filling = self._judge(made)
         # The app's own page for a listed abort() may have another status: it is judged as the view's.
         is_listed = isinstance(error, HTTPException) and error.code in self.bound.cached.policy.statuses
@@ -182,7 +182,7 @@ class PageFetch:
         carried, is_anybodys = seen.carried, seen.is_anybodys and (seen.is_aimed or judgement.verdict is not Verdict.FAILED)
         counters = self.bound.endpoints.get(self.context.request.endpoint)
         is_never_hit = counters is not None and counters.tally.is_never_hit
-        advise(self.bound.complaints, self._name, self.context, judgement, carried, is_never_hit=is_never_hit)
+        log_advice(self.bound.complaints, self._name, self.context, judgement, carried, is_never_hit=is_never_hit)
         if is_for_authorization(judgement):
             # As a name that the request carries, so that requests with it don't wait for each other.
             carried = carried | AUTHORIZATION
@@ -224,7 +224,7 @@ class PageFetch:
         """Take over names and tags of the pages that were served within this request: this one may contain them."""
         for page, served in self._inner_pages():
             add_inherited(self.context, page.depends_on(served), page.bound.cached.name)
-            inherit(self.context, page.fields, page.bound.cached.name)
+            inherit_dependence(self.context, page.fields, page.bound.cached.name)
             if (entry := served.entry) is not None:
                 word.tag(tags_in(entry.names))
 
@@ -313,7 +313,7 @@ class PageFetch:
             had_content=previous is not None and bool(previous.body),
             said_max_age=made.word.limit(made.now),
             stood_in=made.word.stood_in,
-            has_better=may_stand_in(previous, made.now),
+            has_better=is_better_than_fallback(previous, made.now),
             failures=self._failures(made.start),
         )
 
@@ -364,7 +364,7 @@ class PageFetch:
             name,
         )
 
-    def _entry(self, made: Made, body: bytes, windows: Windows, place: Place) -> Entry:
+    def _entry(self, made: Made, body: bytes, windows: Windows, place: StoragePlace) -> Entry:
         bound, policy, response, names = self.bound, self.bound.cached.policy, made.response, made.seen.names
         # Without a validator, a browser's conditional request for the copy could not be answered with 304.
         if response.status_code == 200 and not made.holes and "ETag" not in response.headers and "etag" not in policy.unset:

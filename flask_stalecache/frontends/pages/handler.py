@@ -56,7 +56,7 @@ from .filling_holes.filled_copies import respond_with_filled
 from .filling_holes.filling import FILLED_HOLES, AppHoles, holes_of, keep_private
 from .origin import PageOrigin
 from .probed import note_bypass, note_served
-from .refresh import AnyView, Replay, page_refresh
+from .refresh import AnyView, PageReplay, page_refresh
 from .responses import add_fields, leave_conditions, respond_with_answer, respond_with_copy, stored_page, tell_end_of_freshness
 from .view_call import answer_for_gateway
 from .watching.hook_reads import count_hook_reads
@@ -295,7 +295,7 @@ class Pages:
         origin.terms = origin.terms._replace(wait_for_fresh=True)
         return self._answered(origin, self.engine.serve(origin), False)
 
-    def _replayed(self, replay: Replay, origin: PageOrigin) -> Response:
+    def _replayed(self, replay: PageReplay, origin: PageOrigin) -> Response:
         """Answer the request of a refresh: the engine holds the lock, and stores the answer of the view."""
         if not origin.stands_for(replay.key):
             # The app computes another key for the replayed request than for the visitor's: nothing is stored.

@@ -88,13 +88,13 @@ def refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal
     return Refusal(StoreRefusal.NO_STORE, "the view") if word.forbidden else None
 
 
-def directives_of(response: Response) -> Directives:
+def view_directives(response: Response) -> Directives:
     """Return the view's Cache-Control. Werkzeug sends files with a bare ``no-cache``, which is not the developer's word."""
     if response.direct_passthrough and response.headers.getlist("Cache-Control") == ["no-cache"]:
         return Directives()
     return response_directives(response.headers)
 
 
-def may_stand_in(previous: Entry | None, now: float) -> bool:
+def is_better_than_fallback(previous: Entry | None, now: float) -> bool:
     """Whether the stored copy is better than a page that was made with a fallback."""
     return previous is not None and not previous.stood_in and (previous.in_swr(now) or previous.in_sie(now))

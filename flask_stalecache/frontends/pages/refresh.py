@@ -14,7 +14,7 @@ from flask import Flask, Request
 from ...core.addressing.recipe import PageRecipe
 from ...core.http.dates import pause_asked
 from ...core.model.environ import ARRIVED, REPLAY, url_variables
-from ...core.packets.refresh_data import Kind
+from ...core.packets.refresh_data import OriginKind
 from ...core.rules.serving import ServeOptions
 from ...core.rules.storability import Verdict
 from ...core.wsgi import AppReply
@@ -74,7 +74,7 @@ class AnyView:
         renew_calls(self.app, keys)
 
 
-class Replay:
+class PageReplay:
     """A refresh on its way through the app.
 
     :ivar arrives: SCRIPT_NAME and PATH_INFO as the visitor's request had them when it reached us.
@@ -134,7 +134,7 @@ def page_refresh(
         label=label,
         terms=maker.terms,
         tally=tally,
-        kind=Kind.PAGE if visitor is None else None,
+        kind=OriginKind.PAGE if visitor is None else None,
         run=partial(_refreshed, maker, key, recipe, visitor),
         refresh_dependencies=maker.renew_calls,
     )
@@ -147,7 +147,7 @@ def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str,
     environ.update(visitor or {})
     if recipe.session and visitor is None:
         give_session(environ, maker.app, dict(recipe.session))
-    replay = environ[REPLAY] = Replay(key, maker, recipe, start)
+    replay = environ[REPLAY] = PageReplay(key, maker, recipe, start)
     token = AS_VISITOR.set(visitor is not None)
     try:
         reply = _through(maker.app, environ, replay)
@@ -165,7 +165,7 @@ def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str,
     return Answer(Verdict.FAILED if is_ours else Verdict.REFUSED, error=reason, retry_after=pause)
 
 
-def _through(app: Flask, environ: dict[str, Any], replay: Replay) -> AppReply:
+def _through(app: Flask, environ: dict[str, Any], replay: PageReplay) -> AppReply:
     """Send a request through all middleware of an app. If that finds no such page, leave out the outer one, then all of it.
 
     Where middleware has found it by a field that is not in the key, it does not find it without.
@@ -185,7 +185,7 @@ def _through(app: Flask, environ: dict[str, Any], replay: Replay) -> AppReply:
 _NO_SUCH_PAGE = frozenset({"301", "308", "404", "405"})
 
 
-def _send(app: WSGIApplication, environ: dict[str, Any], replay: Replay) -> AppReply:
+def _send(app: WSGIApplication, environ: dict[str, Any], replay: PageReplay) -> AppReply:
     """Send a request through the app up to the view's answer, close it, and return status and fields."""
     reply = AppReply()
     with reply.of(app, environ) as body:

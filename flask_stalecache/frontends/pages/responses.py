@@ -22,7 +22,7 @@ from ...core.wsgi import close_iterable
 from ...engine.origin import Served
 from ..flask_internals.responses import StoredResponse, clone_response
 from ..request.request_origin import shows_request
-from ..response.conditional_answer import Asked, ViewPage
+from ..response.conditional_answer import RequestConditions, ViewPage
 from ..response.status_headers import fields_for_answer, fields_for_copy
 
 # -- freezing --------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def _fields_sent(entry: Entry) -> list[tuple[str, str]]:
     return with_accept_ranges(entry.status, [*fields_to_send(entry.headers, entry.varied), *length])
 
 
-def leave_conditions(asked: Asked, response: Response, entry: Entry | None, *, is_last: bool) -> None:
+def leave_conditions(asked: RequestConditions, response: Response, entry: Entry | None, *, is_last: bool) -> None:
     """Leave the conditions and the range of a request to be answered once hooks and middleware are done with its response.
 
     :param response: the whole page; a stored one that the client has already becomes a 304 at once, which hooks leave alone.

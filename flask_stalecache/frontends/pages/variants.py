@@ -11,7 +11,7 @@ from ...core.http.fields import Headers, vary_names
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.named import NOTHING_NAMED, NamedValues
 from ...core.rules.variant_index import Fields
-from ...core.rules.variants import Place, lookup, place_of
+from ...core.rules.variants import StoragePlace, lookup, place_of
 from ...engine.engine import Engine
 from ...engine.origin import Start
 from ..flask_internals.contexts import RequestContext
@@ -40,7 +40,7 @@ class PageVariants(NamedTuple):
         """Whether requests that wait for this one agree with it in all of these."""
         return {*self.aimed}.issuperset(fields)
 
-    def place(self, context: RequestContext, fields: Fields) -> Place | Refusal:
+    def place(self, context: RequestContext, fields: Fields) -> StoragePlace | Refusal:
         """Return where a page is stored, or why it is not: it has too many variants.
 
         :param fields: what it depends on.
@@ -94,7 +94,7 @@ def told_early(context: RequestContext, covered: Covered, start: Start) -> Itera
         log.accept_read = before
 
 
-def inherit(context: RequestContext, fields: Fields, reader: str) -> None:
+def inherit_dependence(context: RequestContext, fields: Fields, reader: str) -> None:
     """Record what a page within this one depends on, of the Accept fields.
 
     :param fields: the selectors in its key.

@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from ...core.rules.cacheability import no_store
-from ...core.rules.hole_marks import Marks
+from ...core.rules.hole_marks import HoleMarks
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.sessions import session_of
 from ..flask_internals.steps import callbacks_of
@@ -121,7 +121,7 @@ def _is_altered(context: RequestContext, page: Making, error: Exception | None) 
     return bool(marks.altered)
 
 
-def _without(marks: Marks, value: Any) -> Any:
+def _without(marks: HoleMarks, value: Any) -> Any:
     """Return a value of a session without texts that have marks."""
     if isinstance(value, list):
         # A message is a tuple of its category and its text.

@@ -29,7 +29,7 @@ from .app_context import AppContext
 from .fetch import Failed, head_of
 from .origin import SessionOrigin
 from .request import CONDITIONS, OutgoingRequest, environ_of, has_failed, text_of
-from .response import Fields, Head, fields_of, response_from
+from .response import Fields, ResponseHead, fields_of, response_from
 from .rules import SessionRules
 from .url_key import key_url
 
@@ -109,7 +109,7 @@ class CachingAdapter(BaseAdapter):
     def _from_copy(self, context: AppContext, origin: SessionOrigin, served: Served, copy: Copy) -> Response:
         entry = copy.entry
         assert entry is not None
-        head: Head | None = copy.prepared
+        head: ResponseHead | None = copy.prepared
         if head is None:
             head = copy.prepared = head_of(entry)
         more = fields_for_copy(served, entry, time.time(), context.settings.status_headers)
@@ -139,7 +139,7 @@ class CachingAdapter(BaseAdapter):
         selected = select(request.method or "", _look_up(request), entry.status, fields, entry.answered, len(entry.body))
         if selected.extent is not Extent.NOT_MODIFIED:
             return None
-        return response_from(request, Head.of(304, "Not Modified", fields_of_304(fields)), b"", self)
+        return response_from(request, ResponseHead.of(304, "Not Modified", fields_of_304(fields)), b"", self)
 
     # -- a bypassed request ------------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class CachingAdapter(BaseAdapter):
 
     def _gateway_timeout(self, context: AppContext, request: PreparedRequest) -> Response:
         """Answer 504: no stored response may be returned, and no request may be sent (RFC 9111 section 5.2.1.7)."""
-        head = Head.of(504, "Gateway Timeout", [("Content-Length", "0")])
+        head = ResponseHead.of(504, "Gateway Timeout", [("Content-Length", "0")])
         more = status_fields(CacheStatus.MISS, forwarded_field("request"), context.settings.status_headers)
         return _marked(response_from(request, head, b"", self), more, from_cache=False)
 

@@ -11,7 +11,7 @@ from ...engine.engine import Engine
 from ...engine.scheduling.thread_pool import ThreadPool
 from ...stats.tally import Tally
 from .rules import SessionRules
-from .url_key import host_of
+from .url_key import host_of_url
 
 
 class AppContext:
@@ -33,7 +33,7 @@ class AppContext:
 
         :param url: as :func:`~.url_key.key_url` returns it.
         """
-        return self.engine.registry.tally("host", host_of(url))
+        return self.engine.registry.tally("host", host_of_url(url))
 
     @cached_property
     def _terms(self) -> ServeOptions:

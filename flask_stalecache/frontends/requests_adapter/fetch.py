@@ -38,7 +38,7 @@ from ...engine.origin import Answer, Start
 from ..request.request_origin import all_fields
 from .app_context import AppContext
 from .request import CONDITIONS, OutgoingRequest
-from .response import BODILESS, Head, fields_of, is_chunked, is_unread, keep_copy, let_go, phrase, read_whole, response_from
+from .response import BODILESS, ResponseHead, fields_of, is_chunked, is_unread, keep_copy, let_go, phrase, read_whole, response_from
 from .rules import UNSAID, SessionRules
 
 NOTHING_SAID = RequestDirectives()
@@ -73,7 +73,7 @@ class FetchRequest:
 class Failed:
     """A response that is a failure, for the callers that waited for it."""
 
-    head: Head
+    head: ResponseHead
     body: bytes
 
 
@@ -171,8 +171,8 @@ class ThirdPartyFetch:
         if not self.request.outgoing.stream and is_unread(response):
             body = read_whole(response, self.context.settings.max_entry_size, self.until)
             if body is not None and "Set-Cookie" not in response.headers:
-                shared = Failed(Head.of(exchange.status, response.reason or "", fields_of(response)), body)
-        bare = Failed(Head.of(exchange.status, phrase(exchange.status), [("Content-Length", "0")]), b"")
+                shared = Failed(ResponseHead.of(exchange.status, response.reason or "", fields_of(response)), body)
+        bare = Failed(ResponseHead.of(exchange.status, phrase(exchange.status), [("Content-Length", "0")]), b"")
         asked = all_fields(self.request.environ)
         return Answer(Verdict.FAILED, response, shared=shared, bare=bare, asked=asked, retry_after=pause)
 
@@ -238,10 +238,10 @@ class ThirdPartyFetch:
         return Answer(judgement.verdict, made, entry=entry, renewed=True)
 
 
-def head_of(entry: Entry) -> Head:
+def head_of(entry: Entry) -> ResponseHead:
     """Return the head of an entry for the response to a caller."""
     fields = [(name, value) for name, value in entry.headers if name.lower() != "age"]
     if entry.status not in BODILESS:
         fields.append(("Content-Length", str(len(entry.body))))
     reason = entry.recipe.get("reason")
-    return Head.of(entry.status, reason if isinstance(reason, str) else phrase(entry.status), fields)
+    return ResponseHead.of(entry.status, reason if isinstance(reason, str) else phrase(entry.status), fields)

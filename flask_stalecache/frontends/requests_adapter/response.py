@@ -27,7 +27,7 @@ CHUNK = 65536
 BODILESS = (204, 304)
 
 
-class Head(NamedTuple):
+class ResponseHead(NamedTuple):
     """The head of a response that is made from data.
 
     :ivar status: the status.
@@ -44,7 +44,7 @@ class Head(NamedTuple):
     encoding: str | None
 
     @classmethod
-    def of(cls, status: int, reason: str, fields: Fields) -> Head:
+    def of(cls, status: int, reason: str, fields: Fields) -> ResponseHead:
         """Return the head with these fields."""
         headers = HTTPHeaderDict()
         for name, value in fields:
@@ -81,7 +81,7 @@ def is_chunked(response: Response) -> bool:
 # -- from data ------------------------------------------------------------------------------------------------------
 
 
-def response_from(request: PreparedRequest, head: Head, body: bytes, connection: Any, cookies_of: Any = None) -> Response:
+def response_from(request: PreparedRequest, head: ResponseHead, body: bytes, connection: Any, cookies_of: Any = None) -> Response:
     """Return a response as an adapter returns it: with a body that is neither read nor decoded.
 
     :param request: the request that it answers.

@@ -25,7 +25,7 @@ def key_url(url: str, ignored: NamePatterns) -> str | None:
     return None if normal is None else KEY_URLS.note((url, ignored), normal)
 
 
-def host_of(url: str) -> str:
+def host_of_url(url: str) -> str:
     """Return the host of a URL: with its port, if that is not the default one; never with a password."""
     known = HOSTS.get(url)
     return known if known is not None else HOSTS.note(url, urlsplit(url).netloc.rpartition("@")[2])

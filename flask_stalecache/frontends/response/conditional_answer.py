@@ -71,7 +71,7 @@ class ViewPage(NamedTuple):
         return sent if is_same or is_another else None
 
 
-class Asked:
+class RequestConditions:
     """The conditions and the range of one request.
 
     :param environ: the request.
@@ -154,7 +154,7 @@ class Asked:
 class _Part:
     """The part of a body that is sent. The rest is not read."""
 
-    def __init__(self, body: Iterable[bytes], asked: Asked) -> None:
+    def __init__(self, body: Iterable[bytes], asked: RequestConditions) -> None:
         self._body = body
         self._asked = asked
         self._chunks: Iterator[bytes] | None = None
@@ -176,7 +176,7 @@ class _Part:
         close_iterable(self._body)
 
 
-def asked_of(environ: WSGIEnvironment, start_response: StartResponse) -> tuple[WSGIEnvironment, Asked | None]:
+def asked_of(environ: WSGIEnvironment, start_response: StartResponse) -> tuple[WSGIEnvironment, RequestConditions | None]:
     """Return the environ to call an app with, in which views find the conditions and the range of the request, and these.
 
     They are ``None`` if the request is no GET or HEAD.
@@ -186,5 +186,5 @@ def asked_of(environ: WSGIEnvironment, start_response: StartResponse) -> tuple[W
     if "HTTP_RANGE" in environ and type(environ) is dict:
         # The files of most servers can't seek. A copy, since servers look at their own class when they send the body.
         environ = {**environ, "wsgi.file_wrapper": FileWrapper}
-    asked = environ[ASKED] = Asked(environ, start_response)
+    asked = environ[ASKED] = RequestConditions(environ, start_response)
     return environ, asked

@@ -16,7 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from ...core.model.holes import HoleCall, why_not_json
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.rules.cacheability import current
-from ...core.rules.hole_marks import Mark, Marks
+from ...core.rules.hole_marks import HoleMark, HoleMarks
 from ...errors import ConfigError, StaleCacheError
 from ..app_code.function_names import name_of
 
@@ -38,7 +38,7 @@ class Making:
 
     __slots__ = ("_altered", "asks_functions", "has_called", "marks", "reads_globals")
 
-    def __init__(self, marks: Marks | None, altered: str = "") -> None:
+    def __init__(self, marks: HoleMarks | None, altered: str = "") -> None:
         self.marks = marks
         self._altered = altered
         self.has_called = False
@@ -71,7 +71,7 @@ _making: ContextVar[Making | None] = ContextVar("stalecache_making", default=Non
 
 def with_marks() -> Making:
     """Return a page in which holes leave marks."""
-    return Making(Marks(secrets.token_hex(10)))
+    return Making(HoleMarks(secrets.token_hex(10)))
 
 
 def without_marks(altered: str) -> Making:
@@ -97,7 +97,7 @@ def page_being_made() -> Making | None:
     return _making.get()
 
 
-def mark_of(call: HoleCall, *, must_show: bool = True) -> Mark | None:
+def mark_of(call: HoleCall, *, must_show: bool = True) -> HoleMark | None:
     """Return the mark that a hole leaves; ``None`` if it is a plain call.
 
     :param must_show: the mark has to be in the body.

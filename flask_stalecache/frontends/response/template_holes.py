@@ -54,7 +54,7 @@ def render(app: Flask, template: Template, block: str, values: Mapping[str, Any]
     return Markup(text) if context.eval_ctx.autoescape else text
 
 
-def show(app: Flask, context: Context, name: str, reads: tuple[str, ...], values: Mapping[str, Any]) -> str:
+def show_tag(app: Flask, context: Context, name: str, reads: tuple[str, ...], values: Mapping[str, Any]) -> str:
     """Return what a tag shows: a mark, or its body.
 
     :param context: the variables at the tag.

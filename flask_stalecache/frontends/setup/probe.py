@@ -10,9 +10,9 @@ from ...core.model.entry import Entry
 from ...core.model.environ import PROBE
 from ...core.model.inputs import NO_NAMES, RequestInputs
 from ...core.model.reasons import BypassReason, Reason, Refusal
-from ...core.rules.advice import FrontEnd, Kind
+from ...core.rules.advice import FrontEnd, InputKind
 from ...core.rules.serving import PLAIN, ServeOptions
-from ...core.rules.why import Account, Read
+from ...core.rules.why import Account, ReadName
 from ...engine.origin import Answer, Served
 from ..response.debug_detail import readable_key
 
@@ -38,7 +38,7 @@ class Noted:
     endpoint: str = ""
     pattern: str = ""
     key: str = ""
-    reader_of: Callable[[Kind, str], str] = lambda kind, name: ""
+    reader_of: Callable[[InputKind, str], str] = lambda kind, name: ""
     served: Served | None = None
     terms: ServeOptions = PLAIN
     bypass: BypassReason | None = None
@@ -63,7 +63,7 @@ class Noted:
             why=_why(served, answer, self.terms),
             refusal=_refusal(served, answer),
             entry=served.entry if answer is None else answer.entry,
-            reads=tuple(Read(kind, name, self.reader_of(kind, name)) for kind in Kind for name in getattr(names, kind)),
+            reads=tuple(ReadName(kind, name, self.reader_of(kind, name)) for kind in InputKind for name in getattr(names, kind)),
             carried=carried,
         )
 

@@ -9,7 +9,7 @@ from ...core.addressing.keys import digest
 from ...core.addressing.purge_names import tags_in
 from ...core.model.note import Note
 from ...core.model.titles import endpoint_of, function_of, title_of
-from ...core.rules.explain import State, state_of
+from ...core.rules.explain import EntryState, state_of_entry
 from ...core.rules.serving import PLAIN, ServeOptions
 from ..base import Stored
 
@@ -38,7 +38,7 @@ class Summary:
 
     title: str
     of: str
-    state: State
+    state: EntryState
     failing: bool
     failures: int
     retry_in: float
@@ -78,7 +78,7 @@ def summary_of(stored: Stored, now: float, terms: ServeOptions = PLAIN) -> Summa
     entry, note, windows = stored.entry, stored.note, stored.entry.windows
     age = entry.age(now)
     fresh_for = windows.max_age - age
-    state = state_of(entry, now, terms)
+    state = state_of_entry(entry, now, terms)
     return Summary(
         title=title_of(entry),
         of=endpoint_of(entry) or function_of(entry) or "",
@@ -89,7 +89,7 @@ def summary_of(stored: Stored, now: float, terms: ServeOptions = PLAIN) -> Summa
         status=entry.status,
         age=age,
         # A deploy or a soft purge ends freshness before max_age.
-        fresh_for=fresh_for if state is State.FRESH else min(0.0, fresh_for),
+        fresh_for=fresh_for if state is EntryState.FRESH else min(0.0, fresh_for),
         windows=(windows.max_age, windows.stale_while_revalidate, windows.stale_if_error),
         length=stored.length,
         size=stored.size,

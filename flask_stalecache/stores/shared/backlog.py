@@ -39,7 +39,7 @@ LONGEST = 256 * 1024
 _TRIES = 100
 
 
-class Change(NamedTuple):
+class UnsentChange(NamedTuple):
     """The purges that the other hosts have not heard of.
 
     :ivar names: names that were purged, which may be short; empty for a removal.
@@ -52,7 +52,7 @@ class Change(NamedTuple):
     address: str
 
 
-_EVERYTHING = Change((EVERYTHING,), False, "")
+_EVERYTHING = UnsentChange((EVERYTHING,), False, "")
 
 
 class Backlog:
@@ -74,13 +74,13 @@ class Backlog:
 
     def add_purge(self, names: Iterable[str], *, soft: bool) -> None:
         """Note a purge that the others have to hear of."""
-        self._append(Change(tuple(map(short_name, names)), soft, ""))
+        self._append(UnsentChange(tuple(map(short_name, names)), soft, ""))
 
     def add_removal(self, address: str) -> None:
         """Note that the entry of a key was removed."""
-        self._append(Change((), False, address))
+        self._append(UnsentChange((), False, address))
 
-    def _append(self, change: Change) -> None:
+    def _append(self, change: UnsentChange) -> None:
         with store_errors():
             self._directory.hold()
             line = b"\n%b\n" % seal_line(json.dumps(change).encode("ascii"))
@@ -138,7 +138,7 @@ class Backlog:
         self._known.has_untold = status_of(self._directory.at(FILE)) is not None
         return True
 
-    def _tell_each(self, changes: Iterable[Change]) -> None:
+    def _tell_each(self, changes: Iterable[UnsentChange]) -> None:
         kinds: dict[bool, dict[str, None]] = {True: {}, False: {}}
         for change in changes:
             kinds[change.soft].update(dict.fromkeys(change.names))
@@ -149,7 +149,7 @@ class Backlog:
                 self._purge(tuple(names), soft)
 
 
-def _changes_in(data: bytes) -> Iterable[Change]:
+def _changes_in(data: bytes) -> Iterable[UnsentChange]:
     for line in data.split(b"\n"):
         if line:
             content = unseal_line(line)
@@ -157,6 +157,6 @@ def _changes_in(data: bytes) -> Iterable[Change]:
             yield _EVERYTHING if change is None else change
 
 
-def _change(data: Any) -> Change:
+def _change(data: Any) -> UnsentChange:
     names, soft, address = data
-    return Change(tuple_of(text, names), soft is True, text(address))
+    return UnsentChange(tuple_of(text, names), soft is True, text(address))

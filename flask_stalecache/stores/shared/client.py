@@ -21,7 +21,7 @@ from ...core.exhaustive import assert_never
 from ...core.formatting import printable
 from ...errors import ConfigError
 from ...filesystem.process import ProcessId, this_process
-from .errors_of import Refused, Trouble, Unavailable, is_no_script, sort
+from .errors_of import Refused, ServerErrorKind, Unavailable, is_no_script, sort
 from .known import Known
 
 T = TypeVar("T")
@@ -81,11 +81,11 @@ class SharedClient:
                 if found is None:
                     raise
                 trouble, what = found
-                if trouble is Trouble.CUT and not has_reconnected:
+                if trouble is ServerErrorKind.CUT and not has_reconnected:
                     # The server, or something in between, may have closed a connection that was idle.
                     has_reconnected = True
                     continue
-                if trouble is Trouble.SLOW and self._known.is_heard and time.monotonic() + self.timeout <= until:
+                if trouble is ServerErrorKind.SLOW and self._known.is_heard and time.monotonic() + self.timeout <= until:
                     continue
                 self._give_up(trouble, what, error)
 
@@ -114,16 +114,16 @@ class SharedClient:
                 raise
             return self._give_up(*found, error)
 
-    def _give_up(self, trouble: Trouble, what: str, error: Exception) -> NoReturn:
+    def _give_up(self, trouble: ServerErrorKind, what: str, error: Exception) -> NoReturn:
         match trouble:
-            case Trouble.REFUSED:
+            case ServerErrorKind.REFUSED:
                 self._complain("refused", "%s refuses to store: %s (%s)", self.where, what, error)
                 raise Refused(f"{self.where}: {what}") from error
-            case Trouble.WRONG:
+            case ServerErrorKind.WRONG:
                 self._complain("wrong", "%s: %s (%s)", self.where, what, error)
-            case Trouble.SLOW if self._known.is_heard:
+            case ServerErrorKind.SLOW if self._known.is_heard:
                 self._complain("slow", "%s is slow: %s (%s)", self.where, what, error)
-            case Trouble.SLOW | Trouble.CUT | Trouble.DOWN:
+            case ServerErrorKind.SLOW | ServerErrorKind.CUT | ServerErrorKind.DOWN:
                 if self._known.note_down():
                     logger.warning(
                         "%s can't be used: %s (%s); until it is back, this host goes on alone: hits and stale pages are served as "

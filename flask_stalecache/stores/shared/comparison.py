@@ -15,7 +15,7 @@ from ..base import Compared
 from ..file_store import FileStore
 from ..table.stamps import slot_of
 from .known import Known, number_of, shared_number
-from .scripts import Difference, Scripts, State
+from .scripts import Difference, Scripts, ServerState
 
 #: Entries that the server is asked about at a time.
 _BATCH = 200
@@ -37,7 +37,7 @@ class _Found:
     :ivar state: the bookkeeping of the server.
     """
 
-    state: State
+    state: ServerState
     counts: Counter[Difference] = field(default_factory=Counter)
     suspects: list[tuple[Entry, Difference]] = field(default_factory=list)
 

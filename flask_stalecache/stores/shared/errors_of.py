@@ -7,7 +7,7 @@ from enum import Enum
 from ...errors import StoreError
 
 
-class Trouble(Enum):
+class ServerErrorKind(Enum):
     """The kinds of errors of a server."""
 
     #: No answer in time: the server may be slow, or gone.
@@ -32,33 +32,33 @@ class Refused(StoreError):
 
 _ONE_NODE = "it is one node of a cluster: give RedisStore() a function that returns a RedisCluster"
 #: By the names of the classes, the more special ones first; and what to do about it.
-_KINDS: dict[str, tuple[Trouble, str]] = {
-    "OutOfMemoryError": (Trouble.REFUSED, "its memory is full: set maxmemory-policy to volatile-lru, or give it more"),
-    "TimeoutError": (Trouble.SLOW, "it does not answer in time"),
-    "AuthenticationError": (Trouble.DOWN, "it refuses user or password: correct them in the URL"),
-    "AuthenticationWrongNumberOfArgsError": (Trouble.DOWN, "it refuses user or password: correct them in the URL"),
-    "AuthorizationError": (Trouble.DOWN, "it refuses the user"),
-    "NoPermissionError": (Trouble.DOWN, "its user lacks rights: the documentation of several hosts lists them"),
-    "BusyLoadingError": (Trouble.DOWN, "it is loading its data"),
-    "ReadOnlyError": (Trouble.DOWN, "it is a replica, which can't be written: name the primary, or use Sentinel"),
-    "MasterDownError": (Trouble.DOWN, "it is a replica without its primary"),
-    "ClusterDownError": (Trouble.DOWN, "its cluster is down"),
-    "AskError": (Trouble.DOWN, _ONE_NODE),
+_KINDS: dict[str, tuple[ServerErrorKind, str]] = {
+    "OutOfMemoryError": (ServerErrorKind.REFUSED, "its memory is full: set maxmemory-policy to volatile-lru, or give it more"),
+    "TimeoutError": (ServerErrorKind.SLOW, "it does not answer in time"),
+    "AuthenticationError": (ServerErrorKind.DOWN, "it refuses user or password: correct them in the URL"),
+    "AuthenticationWrongNumberOfArgsError": (ServerErrorKind.DOWN, "it refuses user or password: correct them in the URL"),
+    "AuthorizationError": (ServerErrorKind.DOWN, "it refuses the user"),
+    "NoPermissionError": (ServerErrorKind.DOWN, "its user lacks rights: the documentation of several hosts lists them"),
+    "BusyLoadingError": (ServerErrorKind.DOWN, "it is loading its data"),
+    "ReadOnlyError": (ServerErrorKind.DOWN, "it is a replica, which can't be written: name the primary, or use Sentinel"),
+    "MasterDownError": (ServerErrorKind.DOWN, "it is a replica without its primary"),
+    "ClusterDownError": (ServerErrorKind.DOWN, "its cluster is down"),
+    "AskError": (ServerErrorKind.DOWN, _ONE_NODE),
     "AnotherLayout": (
-        Trouble.DOWN,
+        ServerErrorKind.DOWN,
         "another version of this package has arranged its data in another way: update all hosts, or give this one a "
         "STALECACHE_SHARED_NAME of its own",
     ),
-    "NoSuchDatabase": (Trouble.DOWN, "it has no such database: correct the number at the end of the URL"),
-    "InvalidResponse": (Trouble.DOWN, "it is no Redis or Valkey: correct host and port in the URL"),
-    "MaxConnectionsError": (Trouble.WRONG, "the client has no connection left: raise max_connections"),
-    "ConnectionError": (Trouble.CUT, "it can't be connected to"),
-    "ResponseError": (Trouble.WRONG, "it refuses a command"),
-    "RedisClusterException": (Trouble.DOWN, "its cluster can't be used"),
-    "ValkeyClusterException": (Trouble.DOWN, "its cluster can't be used"),
-    "OSError": (Trouble.CUT, "it can't be connected to"),
-    "RedisError": (Trouble.DOWN, "it can't be used"),
-    "ValkeyError": (Trouble.DOWN, "it can't be used"),
+    "NoSuchDatabase": (ServerErrorKind.DOWN, "it has no such database: correct the number at the end of the URL"),
+    "InvalidResponse": (ServerErrorKind.DOWN, "it is no Redis or Valkey: correct host and port in the URL"),
+    "MaxConnectionsError": (ServerErrorKind.WRONG, "the client has no connection left: raise max_connections"),
+    "ConnectionError": (ServerErrorKind.CUT, "it can't be connected to"),
+    "ResponseError": (ServerErrorKind.WRONG, "it refuses a command"),
+    "RedisClusterException": (ServerErrorKind.DOWN, "its cluster can't be used"),
+    "ValkeyClusterException": (ServerErrorKind.DOWN, "its cluster can't be used"),
+    "OSError": (ServerErrorKind.CUT, "it can't be connected to"),
+    "RedisError": (ServerErrorKind.DOWN, "it can't be used"),
+    "ValkeyError": (ServerErrorKind.DOWN, "it can't be used"),
 }
 #: The beginnings of answers that have no class in every version of the libraries.
 _ANSWERS = {
@@ -77,7 +77,7 @@ _ANSWERS = {
 }
 
 
-def sort(error: Exception) -> tuple[Trouble, str] | None:
+def sort(error: Exception) -> tuple[ServerErrorKind, str] | None:
     """Return the kind of an error and what is the matter; ``None`` if it is not the server's."""
     words = str(error).replace("-", " ").split()
     for name in _names(error):

@@ -34,7 +34,7 @@ from ..purges.purge_record import Purge
 from ..table.stamps import slot_of
 from .backlog import Backlog
 from .known import DOWN_FOR, Known, local_number, number_of
-from .logs import MOST, Change, Logged, Read, SharedLogs
+from .logs import MOST, EntryChange, Logged, LogState, SharedLogs
 from .reminder import Reminder
 
 logger = logging.getLogger("flask_stalecache")
@@ -193,7 +193,7 @@ class Follower:
     def _applied_by_files(self) -> int:
         return self._files.applied() // 1000
 
-    def _heed(self, read: Read, applied: int, change: int) -> bool:
+    def _heed(self, read: LogState, applied: int, change: int) -> bool:
         """Do what was read says; return whether there is more."""
         # Another process may have met an outage that this one has not: then purges may be missing there.
         is_first = not self._is_connected or self._known.down_until > 0
@@ -239,7 +239,7 @@ class Follower:
 
     # -- generations ---------------------------------------------------------------------------------------------
 
-    def _begins_anew(self, read: Read, applied: int) -> None:
+    def _begins_anew(self, read: LogState, applied: int) -> None:
         """Deal with bookkeeping of another generation, after which the logs must be read again."""
         known, generation = self._known, int(read.generation)
         if applied == 0:
@@ -261,7 +261,7 @@ class Follower:
         known.applied = max(applied, known.applied, generation)
         known.generation = number_of(read.generation)
 
-    def _joins(self, read: Read) -> None:
+    def _joins(self, read: LogState) -> None:
         """Begin to follow with a directory that is new to the server."""
         applied = max(int(read.generation), read.last_purge)
         # Nobody knows what others have purged before of what is here.
@@ -273,12 +273,12 @@ class Follower:
     # -- purges --------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _lacks_purges(read: Read, applied: int) -> bool:
+    def _lacks_purges(read: LogState, applied: int) -> bool:
         if read.purges:
             return read.purges[0].before > applied
         return read.last_purge > applied
 
-    def _purge_all_here(self, read: Read) -> None:
+    def _purge_all_here(self, read: LogState) -> None:
         last = max((read.last_purge, *(logged.number for logged in read.purges)))
         logger.warning("the shared server does not have all purges any more that this host has missed: all its entries are purged")
         self._files.apply_purges([Purge((EVERYTHING,), local_number(last), False, time.time())])
@@ -319,7 +319,7 @@ class Follower:
 
     # -- changes -------------------------------------------------------------------------------------------------
 
-    def _heed_changes(self, read: Read) -> None:
+    def _heed_changes(self, read: LogState) -> None:
         known = self._known
         changes, last = read.changes, read.first + len(read.changes) - 1
         if known.change and read.first == known.change:
@@ -339,7 +339,7 @@ class Follower:
             self._last_change = last, _number(read.changes[-1])
             known.change = last
 
-    def _heed_each(self, changes: Iterable[Change]) -> None:
+    def _heed_each(self, changes: Iterable[EntryChange]) -> None:
         known, own = self._known, self._known.host_id()
         last = {address: serial for address, serial, origin in changes if origin != own}
         moved = []
@@ -422,5 +422,5 @@ def _follow(reference: weakref.ref[Follower]) -> None:
             pause.wait(wait)
 
 
-def _number(change: Change) -> int:
+def _number(change: EntryChange) -> int:
     return int(digest(" ".join(change))[:12], 16) or 1

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ...core.formatting import printable
-from .logs import BEGIN, Commands, prefix_of
+from .logs import BEGIN, LogClient, prefix_of
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -64,7 +64,7 @@ class Introduction:
     :param where: how the server is called.
     """
 
-    def __init__(self, commands: Commands, name: str, where: str) -> None:
+    def __init__(self, commands: LogClient, name: str, where: str) -> None:
         self._commands = commands
         self._name = name
         self._where = where

@@ -20,13 +20,13 @@ from ..base import KeyLock
 from ..table.stamps import slot_of
 from .errors_of import Unavailable
 from .known import Known, number_of
-from .scripts import Lease, Scripts, State
+from .scripts import Lease, Scripts, ServerState
 
 #: Seconds for which a lock of another host is not asked for again, and the part by which that is varied.
 ASKED_EVERY, _JITTER = 0.25, 0.25
 
 
-class Held(NamedTuple):
+class HeldLease(NamedTuple):
     """A lease that this process has.
 
     :ivar serial: the serial of the entry that was stored when it was taken, or was stored since; "" if none was.
@@ -54,15 +54,15 @@ class Leases:
         self._known = known
         self._lease = lease
         self._longest = max(lease, longest)
-        self._held: dict[ProcessId, dict[str, Held]] = {}
+        self._held: dict[ProcessId, dict[str, HeldLease]] = {}
         self._renewed_at = time.monotonic()
         self._ticked_by: int | None = None
 
-    def of_process(self) -> dict[str, Held]:
+    def of_process(self) -> dict[str, HeldLease]:
         """Return the leases of this process by the digests of their keys. Those of ancestors are theirs."""
         return self._held.setdefault(this_process(), {})
 
-    def find(self, name: str) -> Held | None:
+    def find(self, name: str) -> HeldLease | None:
         """Return the lease of a key."""
         held = self.of_process().get(name)
         return None if held is None or held.owner() is None else held
@@ -83,7 +83,7 @@ class Leases:
         answer = self._scripts.acquire(name, token, self._seconds())
         if answer.is_held:
             empty_since = since if not answer.serial and not answer.removed else None
-            self.of_process()[name] = Held(token, answer.serial, empty_since, weakref.ref(owner))
+            self.of_process()[name] = HeldLease(token, answer.serial, empty_since, weakref.ref(owner))
             if answer.serial:
                 self._known.note(slot_of(name), number_of(answer.serial), since=since)
         return answer, token
@@ -125,7 +125,12 @@ class SharedLock:
     """
 
     def __init__(
-        self, name: str, local: FileKeyLock, leases: Leases, is_down: Callable[[], bool], on_held: Callable[[bytes, State], object]
+        self,
+        name: str,
+        local: FileKeyLock,
+        leases: Leases,
+        is_down: Callable[[], bool],
+        on_held: Callable[[bytes, ServerState], object],
     ) -> None:
         self._name = name
         self._local: KeyLock = local

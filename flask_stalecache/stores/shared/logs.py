@@ -181,7 +181,7 @@ PURGE, RENEW, SAY = map(_with_limits, (_PURGE, _RENEW, _SAY))
 READ, LAGGARDS, DROP = map(_with_limits, (_READ, _LAGGARDS, _DROP))
 
 
-class Commands(Protocol):
+class LogClient(Protocol):
     """The part of a client that the logs need. Its methods raise :class:`StoreError`."""
 
     def run(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
@@ -191,7 +191,7 @@ class Commands(Protocol):
         """Send a command, and return its answer."""
 
 
-class Change(NamedTuple):
+class EntryChange(NamedTuple):
     """One change of an entry.
 
     :ivar address: the digest of its key.
@@ -222,7 +222,7 @@ class Logged(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class LogState:
     """The content of the logs, and their ends, at one moment.
 
     :ivar generation: the generation of the bookkeeping.
@@ -242,7 +242,7 @@ class Read:
     now: int
     purges: tuple[Logged, ...]
     first: int
-    changes: tuple[Change, ...]
+    changes: tuple[EntryChange, ...]
 
 
 class SharedLogs:
@@ -252,7 +252,7 @@ class SharedLogs:
     :param name: the name of the cache.
     """
 
-    def __init__(self, commands: Commands, name: str) -> None:
+    def __init__(self, commands: LogClient, name: str) -> None:
         self._commands = commands
         self._prefix = prefix_of(name)
 
@@ -264,7 +264,7 @@ class SharedLogs:
         places = (f"{self._prefix}P", f"{self._prefix}C", f"{applied}-1", f"{change}-1")
         self._commands.command("XREAD", "COUNT", 1, "BLOCK", milliseconds, "STREAMS", *places)
 
-    def read(self, host: str, applied: int, change: int, *, notes: bool) -> Read:
+    def read(self, host: str, applied: int, change: int, *, notes: bool) -> LogState:
         """Return what is new in the logs.
 
         :param host: who reads.
@@ -277,7 +277,7 @@ class SharedLogs:
         first_number = int(_text(first).partition("-")[0])
         number, purge, change_number = map(int, lasts)
         logged = tuple(map(_logged, purges))
-        return Read(_text(generation), number, purge, change_number, int(now), logged, first_number, changes)
+        return LogState(_text(generation), number, purge, change_number, int(now), logged, first_number, changes)
 
     def purge(
         self, host: str, names: Iterable[str], *, soft: bool, above: int, applied: int
@@ -333,9 +333,9 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _change(line: str) -> Change:
+def _change(line: str) -> EntryChange:
     address, serial, origin = line.split(" ")
-    return Change(address, serial, origin)
+    return EntryChange(address, serial, origin)
 
 
 def _logged(item: Any) -> Logged:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from ...core.addressing.keys import digest
 from ...errors import StoreError
 from ...filesystem.uptime import seconds_up
-from ...stats.many_hosts import COUNTED, Host, Hosts, HostState, heard, together, told
+from ...stats.many_hosts import COUNTED, Host, Hosts, HostState, heard, sum_stats, told
 from ...stats.schema import Stats
 from .client import SharedClient
 from .known import Known
@@ -97,7 +97,7 @@ class _Told(NamedTuple):
     stats: Stats
 
 
-class SharedNumbers:
+class HostReports:
     """Tells the numbers of this host, and looks at those of all.
 
     :param client: the server.
@@ -198,7 +198,7 @@ class SharedNumbers:
         if not folded:
             return
         first, *rest = [each.stats for each in (*folded, *([old] if old else []))]
-        sums = b"0 - " + _packed(together(first, rest))
+        sums = b"0 - " + _packed(sum_stats(first, rest))
         if len(sums) <= _LARGEST:
             pairs = [part for each in folded for part in (each.directory, each.raw)]
             self._run(FOLD, b"" if old is None else old.raw, sums, *pairs)

@@ -11,7 +11,7 @@ from .client import SharedClient
 from .logs import prefix_of
 
 
-class State(NamedTuple):
+class ServerState(NamedTuple):
     """The bookkeeping of the server, which comes with each answer.
 
     :ivar generation: another one means that it has lost everything.
@@ -28,7 +28,7 @@ class State(NamedTuple):
     time: int
 
 
-class Kind(Enum):
+class LookupKind(Enum):
     """The answers to the question for an entry."""
 
     #: The caller's entry is the one that is stored.
@@ -50,14 +50,14 @@ class Got(NamedTuple):
     :ivar packed: whether the body is compressed.
     """
 
-    kind: Kind
+    kind: LookupKind
     serial: str
     note: bytes
     at: int
     head: bytes
     body: bytes
     packed: bool
-    state: State
+    state: ServerState
 
 
 class Lease(NamedTuple):
@@ -73,7 +73,7 @@ class Lease(NamedTuple):
     serial: str
     note: bytes
     removed: str
-    state: State
+    state: ServerState
 
 
 class Written(Enum):
@@ -120,7 +120,7 @@ class Scripts:
         """
         answer = self._run(lua.GET, name, serial, _ms(idle), patience=patience)
         kind, found, note, at, head, body, packed, state = answer
-        return Got(Kind(kind.decode()), found.decode(), note, int(at), head, packed or body, bool(packed), _state(state))
+        return Got(LookupKind(kind.decode()), found.decode(), note, int(at), head, packed or body, bool(packed), _state(state))
 
     def acquire(self, name: str, token: str, lease: float) -> Lease:
         """Take the lock of a key, if no other host has it."""
@@ -146,7 +146,7 @@ class Scripts:
         names: Iterable[str],
         keep: float,
         content: tuple[bytes, str, bytes],
-    ) -> tuple[Written, State]:
+    ) -> tuple[Written, ServerState]:
         """Store an entry.
 
         :param token: that of the lock; "" if it could not be had.
@@ -162,14 +162,14 @@ class Scripts:
         )
         return Written(said.decode()), _state(state)
 
-    def write_note(self, name: str, note: bytes, keep: float, *, tells: bool) -> State:
+    def write_note(self, name: str, note: bytes, keep: float, *, tells: bool) -> ServerState:
         """Store a note.
 
         :param tells: whether other hosts are to read it at once.
         """
         return _state(self._run(lua.NOTE, name, note, _ms(keep), self.host(), str(int(tells))))
 
-    def remove(self, name: str, keep: float) -> State:
+    def remove(self, name: str, keep: float) -> ServerState:
         """Remove an entry, so that all hosts remove theirs."""
         return _state(self._run(lua.REMOVE, name, _ms(keep), self.host()))
 
@@ -181,7 +181,7 @@ class Scripts:
         found = zip(names, self._run(lua.HEADS, str(bound), *names), strict=True)
         return [(name, head, note, int(at)) for name, (head, note, at) in found if head]
 
-    def compare(self, entries: Iterable[tuple[str, str, int, str]]) -> tuple[list[Difference], State]:
+    def compare(self, entries: Iterable[tuple[str, str, int, str]]) -> tuple[list[Difference], ServerState]:
         """Return what the server has in the place of entries of this host.
 
         :param entries: digest of the key, serial, last purge number when it was begun, and digests of names, of each.
@@ -202,5 +202,5 @@ def _ms(seconds: float) -> str:
     return str(max(1, int(min(seconds, 315_360_000.0) * 1000)))
 
 
-def _state(answer: Sequence[bytes]) -> State:
-    return State(*map(int, answer))
+def _state(answer: Sequence[bytes]) -> ServerState:
+    return ServerState(*map(int, answer))

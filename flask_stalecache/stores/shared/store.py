@@ -40,9 +40,9 @@ from .introduction import Introduction
 from .known import Known, number_of, shared_number
 from .lock import Leases, SharedLock
 from .logs import SharedLogs
-from .numbers import SharedNumbers
+from .numbers import HostReports
 from .queued import SharedQueueMarks
-from .scripts import Got, Kind, Scripts, State, Written
+from .scripts import Got, LookupKind, Scripts, ServerState, Written
 
 logger = logging.getLogger("flask_stalecache")
 
@@ -105,7 +105,7 @@ class RedisStore:
         self.follower = Follower(files, known, logs, lambda address: scripts.remove(address, idle))
         #: Says so if another app uses the name.
         self.introduction = Introduction(self._client, name, self._client.where)
-        self.numbers = SharedNumbers(self._client, name, known, files.directory)
+        self.numbers = HostReports(self._client, name, known, files.directory)
         self.compare = Comparison(files, known, scripts, self._client.where).compare
         self._entry_size = entry_size
         self._purge_wait = purge_wait
@@ -193,15 +193,15 @@ class RedisStore:
         """Make the files say what the server says. Return the serial that is here now, and the copy if it could not be stored."""
         entry = copy.entry
         match got.kind:
-            case Kind.SAME | Kind.NONE:
+            case LookupKind.SAME | LookupKind.NONE:
                 # If the server has lost it, ours is still good.
                 return own, None
-            case Kind.GONE:
+            case LookupKind.GONE:
                 if entry is not None and (entry.serial == got.serial or entry.started <= got.at / 1e6):
                     self._files.remove(copy.key)
                     return "", None
                 return own, None
-            case Kind.ENTRY:
+            case LookupKind.ENTRY:
                 found = entry_in(got, copy.key)
                 if found is None or not found.outdates(entry, time.time()):
                     return own, None
@@ -215,7 +215,7 @@ class RedisStore:
                 return assert_never(got.kind)
 
     def _adopt_note(self, got: Got, copy: Copy) -> None:
-        if got.kind is Kind.NONE and not got.note:
+        if got.kind is LookupKind.NONE and not got.note:
             # The server may have lost it.
             return
         note = note_format.decode(got.note) if got.note else NOTHING
@@ -239,7 +239,7 @@ class RedisStore:
             self._deafness.tick()
         return True
 
-    def _heeds(self, state: State) -> bool:
+    def _heeds(self, state: ServerState) -> bool:
         """Read the logs if an answer says that they have purges which were not applied here; return whether it did."""
         if number_of(str(state.generation)) == self._known.generation and state.purge <= self._known.applied:
             return False
@@ -313,7 +313,7 @@ class RedisStore:
         name = digest(key)
         return SharedLock(name, self._files.lock(key), self._leases, lambda: self._known.is_down, partial(self._has_lease, key))
 
-    def _has_lease(self, key: str, note: bytes, state: State) -> None:
+    def _has_lease(self, key: str, note: bytes, state: ServerState) -> None:
         """Take over what the server says along with a lock: purges and the note."""
         self._heeds(state)
         found = note_format.decode(note) if note else NOTHING

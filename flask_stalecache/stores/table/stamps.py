@@ -62,7 +62,7 @@ def slot_of(digest: str) -> int:
     return 1 + int(digest[:15], 16) % (SLOTS - 1)
 
 
-def mark_of(digest: str) -> int:
+def digest_mark(digest: str) -> int:
     """Return the mark of a hexadecimal digest."""
     return int(digest[15:30], 16) % MARKS
 

@@ -19,11 +19,11 @@ from ...filesystem.atomic import read_file
 from ...filesystem.system import free_bytes
 from ..base import NOTES_SHARE
 from ..entry_file import read_head
-from ..folders import BILLION, Folders, Found, Removed
+from ..folders import BILLION, Folders, KeyFiles, Removed
 from ..formats import note_format
 from ..formats.summary import is_failing
 from ..purges.purge_records import PurgeRecords
-from ..table.stamps import FOLDERS, SEQ_SLOT, OwnCounts, Stamps, mark_of
+from ..table.stamps import FOLDERS, SEQ_SLOT, OwnCounts, Stamps, digest_mark
 
 #: Keys in a sample at least, so that its least used are a fair guess at the least used of all.
 SAMPLE = 32
@@ -169,7 +169,7 @@ class Evictor:
             if time.monotonic() >= until:
                 break
 
-    def _is_needed(self, found: Found) -> bool:
+    def _is_needed(self, found: KeyFiles) -> bool:
         """Whether a page is inside its windows and its origin fails, so that it could not be built again."""
         if found.entry is None or found.note is None:
             return False
@@ -180,8 +180,8 @@ class Evictor:
                 return head is not None and head.entry.in_any_window(now)
         return False
 
-    def _evict_one(self, found: Found, stamps: Stamps, removed: Removed) -> bool:
-        mark = mark_of(found.name)
+    def _evict_one(self, found: KeyFiles, stamps: Stamps, removed: Removed) -> bool:
+        mark = digest_mark(found.name)
         if stamps.marks[mark]:
             # A second chance. The time of use is written before the mark is cleared: another process that evicts must not see
             # the key unmarked and old.
@@ -192,11 +192,11 @@ class Evictor:
         why = _NOTE_EVICTED if found.entry is None else _EVICTED
         return self.folders.remove(found, stamps, why, removed, spare_used=True)
 
-    def _sample(self, stamps: Stamps) -> tuple[list[Found], bool]:
+    def _sample(self, stamps: Stamps) -> tuple[list[KeyFiles], bool]:
         """Return the keys of some folders, and whether the counts of these folders are about right."""
         filled = [number for number, size in enumerate(stamps.folder_sizes) if size]
         random.shuffle(filled)
-        sample: list[Found] = []
+        sample: list[KeyFiles] = []
         counted, measured = 0, 0.0
         while filled and len(sample) < SAMPLE:
             number = filled.pop()
@@ -210,11 +210,11 @@ class Evictor:
                 measured += stamps.folder_sizes[number] * folder.listed / max(1, stamps.folder_entries[number])
         return sample, counted <= measured * _TRUSTED
 
-    def _sample_notes(self, stamps: Stamps) -> list[Found]:
+    def _sample_notes(self, stamps: Stamps) -> list[KeyFiles]:
         """Return notes without an entry of some folders."""
         filled = [number for number, size in enumerate(stamps.folder_notes) if size]
         random.shuffle(filled)
-        sample: list[Found] = []
+        sample: list[KeyFiles] = []
         while filled and len(sample) < SAMPLE:
             number = filled.pop()
             folder = self.folders.look(number, MOST, only_notes=True)
@@ -241,14 +241,14 @@ class _Candidates:
     :ivar spares: whether pages that are needed are still spared.
     """
 
-    def __init__(self, sample: list[Found]) -> None:
+    def __init__(self, sample: list[KeyFiles]) -> None:
         self.is_sample = bool(sample)
         self.due = max(1, len(sample) // SHARE)
         self.gone = 0
         self.spares = True
         self._most = max(1, len(sample) // 2)
         self._keys = sorted(sample, key=lambda found: (found.entry is not None, found.used_ns), reverse=True)
-        self._spared: list[Found] = []
+        self._spared: list[KeyFiles] = []
 
     @property
     def is_over(self) -> bool:
@@ -260,11 +260,11 @@ class _Candidates:
         # If anything else could be evicted, another sample is taken first.
         return bool(self._spared) and not (self.spares and self.gone)
 
-    def spare(self, found: Found) -> None:
+    def spare(self, found: KeyFiles) -> None:
         """Keep a key that was taken until nothing else is left."""
         self._spared.append(found)
 
-    def next(self) -> Found | None:
+    def next(self) -> KeyFiles | None:
         """Take the key that goes next out of the sample; ``None`` if no key is left."""
         # Other threads take from the same lists.
         with suppress(IndexError):

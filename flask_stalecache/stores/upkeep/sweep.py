@@ -32,11 +32,11 @@ from ...filesystem.directory import Inside
 from ...filesystem.locks import FileKeyLock, held
 from ...filesystem.uptime import uptime
 from ...stats.worker_state import is_left_to_worker
-from ..entry_file import Head, read_head
-from ..folders import BILLION, Folders, Found, Listed, Removed
+from ..entry_file import EntryHead, read_head
+from ..folders import BILLION, Folders, KeyFiles, Listed, Removed
 from ..formats import entry_format
 from ..purges.purge_records import CachedPurgeRecords, PurgeRecords
-from ..table.stamps import FOLDERS, SEQ_SLOT, Stamps, mark_of
+from ..table.stamps import FOLDERS, SEQ_SLOT, Stamps, digest_mark
 from . import sweep_progress
 from .eviction import Evictor
 from .sweep_progress import Progress
@@ -223,7 +223,7 @@ class Sweeper:
                 _remove_old(listed.leftovers, time.time())
         return rest
 
-    def _sweep_key(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> bool:
+    def _sweep_key(self, found: KeyFiles, progress: Progress, stamps: Stamps | None, now: float) -> bool:
         """Remove the files of a key if they are due, and return whether they are gone."""
         try:
             return self._remove_key(found, progress, stamps, now)
@@ -232,7 +232,7 @@ class Sweeper:
             self.folders.counters.count("sweep_failures")
             return False
 
-    def _remove_key(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> bool:
+    def _remove_key(self, found: KeyFiles, progress: Progress, stamps: Stamps | None, now: float) -> bool:
         if found.is_orphan:
             self._remove_idle_lock(found, now, LEFTOVER_AGE / 60)
             return False
@@ -243,7 +243,7 @@ class Sweeper:
         self._remove_idle_lock(found, now, LEFTOVER_AGE)
         return False
 
-    def _why_remove(self, found: Found, progress: Progress, stamps: Stamps | None, now: float) -> str:
+    def _why_remove(self, found: KeyFiles, progress: Progress, stamps: Stamps | None, now: float) -> str:
         """Return the counter for the removal of a key's files, or "" if they stay."""
         try:
             # Before the last use is written, since that changes the file, and changed files are not removed.
@@ -260,9 +260,9 @@ class Sweeper:
         # Nobody knows the age of an entry from the future: it is wanted as long as it is used.
         return "" if entry.in_any_window(now) else "evicted_inactive"
 
-    def _idle(self, found: Found, stamps: Stamps | None, now: float) -> float:
+    def _idle(self, found: KeyFiles, stamps: Stamps | None, now: float) -> float:
         """Return the seconds since a key's last use. If its mark is set, write the use to its files and clear the mark."""
-        mark = mark_of(found.name)
+        mark = digest_mark(found.name)
         is_marked = stamps is not None and stamps.marks[mark] != 0
         if is_marked or found.used_ns > now * BILLION:
             # A time in the future, from before a clock stepped back, would keep the files for ever.
@@ -272,13 +272,13 @@ class Sweeper:
             return 0.0
         return now - found.used_ns / BILLION
 
-    def _head(self, found: Found) -> Head:
+    def _head(self, found: KeyFiles) -> EntryHead:
         head = read_head(self.folders.file(found.name))
         if head is None:
             raise FileNotFoundError(found.name)
         return head
 
-    def _is_purged(self, found: Found, progress: Progress) -> bool:
+    def _is_purged(self, found: KeyFiles, progress: Progress) -> bool:
         seq, names = entry_format.purges_of(self._head(found).data)
         records = self._known.since(seq, names)
         # Also for an entry that is removed now, since the removal fails if its lock is held.
@@ -286,7 +286,7 @@ class Sweeper:
             progress.in_use += [record.name for record in records if record.name and record.name not in progress.in_use]
         return any(seq < record.hard for record in records)
 
-    def _remove_idle_lock(self, found: Found, now: float, age: float) -> None:
+    def _remove_idle_lock(self, found: KeyFiles, now: float, age: float) -> None:
         # abs(): a time in the future means that the clock was wrong then, or is now.
         if found.lock is not None and abs(now - found.lock.st_mtime) > age:
             self.folders.remove_lock(found.name)

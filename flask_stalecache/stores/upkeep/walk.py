@@ -16,11 +16,11 @@ from ...filesystem.atomic import read_file, remove_file, store_errors
 from ...stats.counters import Counters
 from ..base import Checked, Stored, Usage
 from ..entry_file import BLOCK, read_entry, read_head
-from ..folders import BILLION, Folders, Found
+from ..folders import BILLION, Folders, KeyFiles
 from ..formats import note_format
 from ..purges.purge_record import PurgeRecord, left_of
 from ..purges.purge_records import CachedPurgeRecords, PurgeRecords
-from ..table.stamps import FOLDERS, Stamps, mark_of
+from ..table.stamps import FOLDERS, Stamps, digest_mark
 
 NOTHING_PURGED: Mapping[str, PurgeRecord] = MappingProxyType({})
 
@@ -137,12 +137,12 @@ class Contents:
         left = left_of(entry, [before.get(record.name, record) for record in purges] if before else purges)
         return None if left is None else self._told(left, head.length, found, stamps)
 
-    def _told(self, entry: Entry, length: int, found: Found, stamps: Stamps | None) -> Stored:
-        is_marked = stamps is not None and stamps.marks[mark_of(found.name)] != 0
+    def _told(self, entry: Entry, length: int, found: KeyFiles, stamps: Stamps | None) -> Stored:
+        is_marked = stamps is not None and stamps.marks[digest_mark(found.name)] != 0
         used = time.time() if is_marked else found.used_ns / BILLION
         return Stored(entry, length, found.size, used, self._note(found))
 
-    def _note(self, found: Found) -> Note:
+    def _note(self, found: KeyFiles) -> Note:
         # A note is only advice: if it can't be read, the entry is listed all the same.
         with suppress(OSError):
             data = None if found.note is None else read_file(self._folders.file(found.name, ".note"))

@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, Response, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import Batch, ConfigError, GatewayCache, Policy, StaleCache
-from flask_stalecache.core.addressing.base_url import Base, request_fields
+from flask_stalecache.core.addressing.base_url import Base, environ_fields
 from support.client import MakeApp, visit
 from support.threads import PATIENCE
 from support.warm_site import HERE, Site, by_path, counts, stored
@@ -260,7 +260,7 @@ def test_an_option_that_makes_no_sense_is_refused(site: Site, options: dict[str,
 
 
 def test_fields_are_as_they_come_over_the_wire() -> None:
-    assert request_fields({"X-Theme": "h\u00fcbsch"}) == {"HTTP_X_THEME": "h\u00fcbsch".encode().decode("latin-1")}
+    assert environ_fields({"X-Theme": "h\u00fcbsch"}) == {"HTTP_X_THEME": "h\u00fcbsch".encode().decode("latin-1")}
 
 
 @pytest.mark.parametrize(

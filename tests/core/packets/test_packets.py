@@ -19,15 +19,15 @@ from flask_stalecache.core.packets.packets import (
     group_of,
     socket_name,
 )
-from flask_stalecache.core.packets.refresh_data import Kind
+from flask_stalecache.core.packets.refresh_data import OriginKind
 
-PACKET = Packet(Kind.CALL, "0f" * 20, "a1b2c3d4e5f60718", 7, 12.5)
+PACKET = Packet(OriginKind.CALL, "0f" * 20, "a1b2c3d4e5f60718", 7, 12.5)
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", OriginKind)
 @pytest.mark.parametrize(("rank", "is_forced"), [(12.5, False), (0.0, True), (-1e300, False), (-math.inf, True)])
 @pytest.mark.parametrize("is_warming", [False, True])
-def test_a_packet_arrives_as_it_was(kind: Kind, rank: float, is_forced: bool, is_warming: bool) -> None:
+def test_a_packet_arrives_as_it_was(kind: OriginKind, rank: float, is_forced: bool, is_warming: bool) -> None:
     packet = PACKET._replace(kind=kind, rank=rank, is_forced=is_forced, is_warming=is_warming)
     data = packet.encode()
     assert data is not None

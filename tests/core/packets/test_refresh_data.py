@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from flask_stalecache.core.packets.refresh_data import Kind, RefreshData, is_whole
+from flask_stalecache.core.packets.refresh_data import OriginKind, RefreshData, is_repeatable
 
-DATA = RefreshData(app="shop", version="7", kind=Kind.PAGE, address="0f" * 20, serial="a1b2c3d4e5f60718", expires=1764410400.5)
+DATA = RefreshData(
+    app="shop", version="7", kind=OriginKind.PAGE, address="0f" * 20, serial="a1b2c3d4e5f60718", expires=1764410400.5
+)
 
 
 def test_it_survives_a_queue() -> None:
@@ -80,4 +82,4 @@ PAGE = {"scheme": "http", "path": "/", "digests": [], "session": []}
     ids=ascii,
 )
 def test_which_recipes_are_whole(recipe: dict[str, Any], expected: bool) -> None:
-    assert is_whole(recipe) is expected
+    assert is_repeatable(recipe) is expected

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flask_stalecache.core.addressing.base_url import Base, request_fields
+from flask_stalecache.core.addressing.base_url import Base, environ_fields
 from flask_stalecache.core.packets.warm_data import FILES, WarmData, file_name
 
 BASE = Base("https", "shop.example:8443", "/shop")
@@ -18,7 +18,7 @@ DATA = WarmData(
     version="7",
     url=ADDRESS.url,
     recipe=BASE.recipe(ADDRESS),
-    fields=request_fields({"Accept-Language": "de", "X-Forwarded-Host": "b\u00fccher.example", "X_Odd": ""}),
+    fields=environ_fields({"Accept-Language": "de", "X-Forwarded-Host": "b\u00fccher.example", "X_Odd": ""}),
     force=True,
 )
 

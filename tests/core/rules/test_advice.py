@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flask_stalecache.core.model.reasons import REASONS, Refusal, StoreRefusal
-from flask_stalecache.core.rules.advice import FrontEnd, Kind, fix_of, fix_of_name, fix_of_reason, log_text_at
+from flask_stalecache.core.rules.advice import FrontEnd, InputKind, fix_of, fix_of_name, fix_of_reason, log_text_at
 
 VIEW, CODED, RULES, WSGI = FrontEnd
 
@@ -43,37 +43,43 @@ def test_no_line_has_a_hole(front: FrontEnd) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "front", "fix"),
     [
-        (Kind.FIELD, "x-beta", VIEW, "write vary=['x-beta'] in @cache.cached(), or name it in STALECACHE_IGNORED_HEADERS"),
-        (Kind.FIELD, "x-beta", RULES, "name it in Vary, write vary=['x-beta'] in its rule in STALECACHE_GATEWAY, or name it"),
-        (Kind.FIELD, "x-beta", CODED, "name it in Vary, write vary=['x-beta'] in @cache.cached(gateway=True), or"),
-        (Kind.FIELD, "x-beta", WSGI, "write vary=['x-beta'] in its rule in GatewayCache(rules=…), or name it in Vary"),
-        (Kind.FIELD, "authorization", RULES, "requests with Authorization are always served live"),
-        (Kind.FIELD, "traceparent", VIEW, "read it in hooks and libraries alone"),
+        (InputKind.FIELD, "x-beta", VIEW, "write vary=['x-beta'] in @cache.cached(), or name it in STALECACHE_IGNORED_HEADERS"),
+        (InputKind.FIELD, "x-beta", RULES, "name it in Vary, write vary=['x-beta'] in its rule in STALECACHE_GATEWAY, or name it"),
+        (InputKind.FIELD, "x-beta", CODED, "name it in Vary, write vary=['x-beta'] in @cache.cached(gateway=True), or"),
+        (InputKind.FIELD, "x-beta", WSGI, "write vary=['x-beta'] in its rule in GatewayCache(rules=…), or name it in Vary"),
+        (InputKind.FIELD, "authorization", RULES, "requests with Authorization are always served live"),
+        (InputKind.FIELD, "traceparent", VIEW, "read it in hooks and libraries alone"),
         (
-            Kind.COOKIE, "lang", VIEW,
+            InputKind.COOKIE, "lang", VIEW,
             "do not read it if the page does not depend on it, or write cookies=['lang'] in @cache.cached() if it has few values",
         ),
-        (Kind.COOKIE, "lang", CODED, "do not read it if the page does not depend on it, or write cookies=['lang'] in a rule"),
-        (Kind.COOKIE, "lang", WSGI, "do not read it if the page does not depend on it, or write cookies=['lang'] in its rule"),
-        (Kind.SESSION, "csrf_token", VIEW, "leave the form out of the page, or fetch its token by a request of its own"),
+        (InputKind.COOKIE, "lang", CODED, "do not read it if the page does not depend on it, or write cookies=['lang'] in a rule"),
+        (InputKind.COOKIE, "lang", WSGI, "do not read it if the page does not depend on it, or write cookies=['lang'] in its rule"),
+        (InputKind.SESSION, "csrf_token", VIEW, "leave the form out of the page, or fetch its token by a request of its own"),
         (
-            Kind.SESSION, "size", VIEW,
+            InputKind.SESSION, "size", VIEW,
             "write ignore_session=True if the page does not depend on the session, or do not read it in the view, or write "
             "session=['size'] in @cache.cached() if it has few values",
         ),
-        (Kind.SESSION, "size", RULES, "do not read it if the page does not depend on it, or write session=['size'] in its"),
-        (Kind.VARIABLE, "REMOTE_ADDR", VIEW, "put what the page takes from it into key="),
+        (InputKind.SESSION, "size", RULES, "do not read it if the page does not depend on it, or write session=['size'] in its"),
+        (InputKind.VARIABLE, "REMOTE_ADDR", VIEW, "put what the page takes from it into key="),
     ],
 )  # fmt: skip
-def test_a_name_has_a_line(kind: Kind, name: str, front: FrontEnd, fix: str) -> None:
+def test_a_name_has_a_line(kind: InputKind, name: str, front: FrontEnd, fix: str) -> None:
     assert fix_of_name(kind, name, front).startswith(fix)
     assert kind.word in ("cookie", "session key", "field", "variable")
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(Kind.SESSION, "_user_id"), (Kind.COOKIE, "session"), (Kind.COOKIE, "remember_token"), (Kind.COOKIE, "sid")]
+    ("kind", "name"),
+    [
+        (InputKind.SESSION, "_user_id"),
+        (InputKind.COOKIE, "session"),
+        (InputKind.COOKIE, "remember_token"),
+        (InputKind.COOKIE, "sid"),
+    ],
 )
-def test_nobody_is_told_to_name_what_differs_for_each_visitor(kind: Kind, name: str) -> None:
+def test_nobody_is_told_to_name_what_differs_for_each_visitor(kind: InputKind, name: str) -> None:
     assert all(f"{kind.value}=[" not in fix_of_name(kind, name, front) for front in FrontEnd)
 
 

@@ -12,7 +12,7 @@ from flask_stalecache.core.formatting import spell
 from flask_stalecache.core.model.entry import Entry
 from flask_stalecache.core.model.inputs import RequestInputs
 from flask_stalecache.core.model.note import NOTHING, Note
-from flask_stalecache.core.rules.explain import State, explain, state_of
+from flask_stalecache.core.rules.explain import EntryState, explain, state_of_entry
 from flask_stalecache.core.rules.prefer_stale import PreferStale
 from flask_stalecache.core.rules.serving import PLAIN, ServeOptions
 from support.engine import make_entry
@@ -28,21 +28,21 @@ def made(max_age: float = 60, swr: float = 600, sie: float = 86400, **others: An
 @pytest.mark.parametrize(
     ("entry", "age", "terms", "state"),
     [
-        (made(), 0, PLAIN, State.FRESH),
-        (made(), 59.9, PLAIN, State.FRESH),
-        (made(), 60, PLAIN, State.STALE),
-        (made(), 659.9, PLAIN, State.STALE),
-        (made(), 660, PLAIN, State.IF_ERROR),
-        (made(), 86459.9, PLAIN, State.IF_ERROR),
-        (made(), 86460, PLAIN, State.EXPIRED),
-        (made(), 0, ServeOptions("2", NOON), State.STALE),
-        (made(ended=True), 0, PLAIN, State.STALE),
-        (made(swr=0), 60, PLAIN, State.IF_ERROR),
-        (made(never_stale=True), 60, PLAIN, State.EXPIRED),
+        (made(), 0, PLAIN, EntryState.FRESH),
+        (made(), 59.9, PLAIN, EntryState.FRESH),
+        (made(), 60, PLAIN, EntryState.STALE),
+        (made(), 659.9, PLAIN, EntryState.STALE),
+        (made(), 660, PLAIN, EntryState.IF_ERROR),
+        (made(), 86459.9, PLAIN, EntryState.IF_ERROR),
+        (made(), 86460, PLAIN, EntryState.EXPIRED),
+        (made(), 0, ServeOptions("2", NOON), EntryState.STALE),
+        (made(ended=True), 0, PLAIN, EntryState.STALE),
+        (made(swr=0), 60, PLAIN, EntryState.IF_ERROR),
+        (made(never_stale=True), 60, PLAIN, EntryState.EXPIRED),
     ],
 )
-def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: ServeOptions, state: State) -> None:
-    assert state_of(entry, NOON + age, terms) is state
+def test_the_state_is_the_window_that_it_is_in(entry: Entry, age: float, terms: ServeOptions, state: EntryState) -> None:
+    assert state_of_entry(entry, NOON + age, terms) is state
 
 
 @pytest.mark.parametrize(

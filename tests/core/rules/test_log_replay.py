@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pytest
 
 from flask_stalecache.core.model.policy import Windows
-from flask_stalecache.core.rules.log_replay import Kind, Outcome, Replay, Visits
+from flask_stalecache.core.rules.log_replay import LogReplay, ReplayOutcome, RequestKind, Visits
 
 WINDOWS = Windows(60, 600, 3600)
-PAGE, HEAD, FAILURE, OTHER, LIVE = Kind
+PAGE, HEAD, FAILURE, OTHER, LIVE = RequestKind
 
 
-def replay(*requests: tuple[float, Kind], windows: Windows = WINDOWS, size: int = 100) -> Outcome:
+def replay(*requests: tuple[float, RequestKind], windows: Windows = WINDOWS, size: int = 100) -> ReplayOutcome:
     """Replay requests for one page, given as times and kinds."""
     visits = Visits()
     for at, kind in requests:
@@ -21,11 +21,11 @@ def replay(*requests: tuple[float, Kind], windows: Windows = WINDOWS, size: int 
     return played(visits, windows)[0]
 
 
-def played(visits: Visits, windows: Windows = WINDOWS, groups: int = 1) -> Sequence[Outcome]:
-    return Replay(windows, jitter=0, backoff=(10, 300), inactive=1000, groups=groups, chance=lambda: 0.0).play(visits)
+def played(visits: Visits, windows: Windows = WINDOWS, groups: int = 1) -> Sequence[ReplayOutcome]:
+    return LogReplay(windows, jitter=0, backoff=(10, 300), inactive=1000, groups=groups, chance=lambda: 0.0).play(visits)
 
 
-def counts(outcome: Outcome) -> dict[str, int]:
+def counts(outcome: ReplayOutcome) -> dict[str, int]:
     return {status.value: count for status, count in outcome.statuses.items() if count}
 
 
@@ -56,7 +56,7 @@ def counts(outcome: Outcome) -> dict[str, int]:
     ],
 )
 def test_each_request_is_answered_as_the_cache_would(
-    requests: list[tuple[float, Kind]], expected: dict[str, int], calls: int
+    requests: list[tuple[float, RequestKind]], expected: dict[str, int], calls: int
 ) -> None:
     outcome = replay(*requests)
     assert counts(outcome) == expected
@@ -94,5 +94,5 @@ def test_freshness_is_shortened_at_random() -> None:
     visits = Visits()
     visits.add(0, 0, 0, PAGE, 1)
     visits.add(0, 0, 57, PAGE, 1)
-    outcome = Replay(WINDOWS, jitter=0.1, backoff=(1, 1), inactive=0, groups=1, chance=lambda: 1.0).play(visits)[0]
+    outcome = LogReplay(WINDOWS, jitter=0.1, backoff=(1, 1), inactive=0, groups=1, chance=lambda: 1.0).play(visits)[0]
     assert counts(outcome) == {"MISS": 1, "STALE": 1}

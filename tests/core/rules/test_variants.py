@@ -26,7 +26,7 @@ from flask_stalecache.core.rules.variant_index import (
     keys_in,
     merged_index,
 )
-from flask_stalecache.core.rules.variants import Place, locate, place_of
+from flask_stalecache.core.rules.variants import StoragePlace, locate, place_of
 from support.engine import make_entry
 
 URL = "('page', 'shop.home', ('http', 'localhost'), ())"
@@ -159,8 +159,8 @@ def test_encodings_have_a_bound_of_their_own() -> None:
 
 
 def test_a_page_without_selectors_keeps_the_key_of_its_url() -> None:
-    assert place_of(URL, (), {}.get, None) == Place(URL, (), None)
-    assert place_of(URL, (), {}.get, make_entry(URL)) == Place(URL, (), None)
+    assert place_of(URL, (), {}.get, None) == StoragePlace(URL, (), None)
+    assert place_of(URL, (), {}.get, make_entry(URL)) == StoragePlace(URL, (), None)
 
 
 def test_the_index_tells_the_keys_of_the_variants() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from flask_stalecache.engine.flights.singleflight import Flight, FlightResult, Flights, Outcome
+from flask_stalecache.engine.flights.singleflight import Flight, FlightOutcome, FlightResult, Flights
 from flask_stalecache.engine.flights.stream_pace import READER_PATIENCE, StreamPace
 from support.threads import PATIENCE, crowd, go, results, wait_until
 
@@ -65,7 +65,7 @@ def test_the_end_tells_all_who_wait(flights: Flights) -> None:
     flight, _ = flights.join("page")
     waiting: list[int] = []
 
-    def wait() -> Outcome:
+    def wait() -> FlightOutcome:
         joined, leads = flights.join("page")
         assert not leads
         waiting.append(1)
@@ -74,15 +74,15 @@ def test_the_end_tells_all_who_wait(flights: Flights) -> None:
 
     futures = [go(wait) for _ in range(20)]
     wait_until(lambda: len(waiting) == 20)
-    flight.result = FlightResult(Outcome.UNSTORABLE)
+    flight.result = FlightResult(FlightOutcome.UNSTORABLE)
     flights.end(flight)
-    assert results(futures) == [Outcome.UNSTORABLE] * 20
+    assert results(futures) == [FlightOutcome.UNSTORABLE] * 20
 
 
 def test_the_end_without_an_outcome_says_nothing(flights: Flights) -> None:
     flight, _ = flights.join("page")
     flights.end(flight)
-    assert flight.result == (Outcome.OVER, None, None)
+    assert flight.result == (FlightOutcome.OVER, None, None)
 
 
 def test_the_lock_is_released_once_and_before_the_others_look(flights: Flights) -> None:
@@ -129,7 +129,7 @@ def test_a_flight_that_takes_too_long_is_replaced(flights: Flights) -> None:
     assert new is not None
     assert new.leader == threading.get_ident() != old.leader
     assert old.done.is_set()
-    assert old.result.outcome is Outcome.OVER
+    assert old.result.outcome is FlightOutcome.OVER
     assert flights.join("page") == (new, False)
 
     assert not flights.end(old)
@@ -222,7 +222,7 @@ def test_those_who_wait_for_a_stream_are_released_once_its_reader_is_slow(monoto
     assert flights.slow() == [flight]
     waits = crowd(3, lambda: flights.wait_for(flight, time.monotonic() + PATIENCE))
     assert results(waits) == [True] * 3
-    assert (flight.is_slow, flight.result.outcome, len(lock.released), counted) == (True, Outcome.OVER, 1, [1])
+    assert (flight.is_slow, flight.result.outcome, len(lock.released), counted) == (True, FlightOutcome.OVER, 1, [1])
     assert not flights.end_slow(flight)
     assert flights.join("page")[1]
 
@@ -232,7 +232,7 @@ def test_a_wait_for_a_stream_that_goes_well_ends_with_it(flights: Flights) -> No
     wait = go(flights.wait_for, flight, time.monotonic() + PATIENCE)
     flight.pace = StreamPace()
     flight.pace.asked()
-    flight.result = FlightResult(Outcome.UNSTORABLE)
+    flight.result = FlightResult(FlightOutcome.UNSTORABLE)
     assert flights.end(flight)
     assert wait.result(PATIENCE)
     assert not flight.is_slow

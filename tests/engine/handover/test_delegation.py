@@ -16,7 +16,7 @@ import time_machine
 
 from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.core.model.note import NOTHING
-from flask_stalecache.core.packets.refresh_data import Kind, RefreshData
+from flask_stalecache.core.packets.refresh_data import OriginKind, RefreshData
 from flask_stalecache.engine.engine import Engine
 from support.engine import FakeOrigin, FakeRefresh, body_of, make_engine, make_entry, make_index, storable
 from support.engine_calls import HIT, IN_SIE, IN_SWR, STALE, UPDATING, WINDOWS, hand_over, stale_engine
@@ -54,7 +54,7 @@ def queue() -> Queue:
 
 
 def page(**options: Any) -> FakeRefresh:
-    return FakeRefresh(kind=Kind.PAGE, **options)
+    return FakeRefresh(kind=OriginKind.PAGE, **options)
 
 
 def done(engine: Engine) -> None:
@@ -69,7 +69,9 @@ def test_a_refresh_is_queued_and_not_run_here(directory: Path, clock: time_machi
     entry = engine.store.load("page").entry
     assert entry is not None
     assert [RefreshData.from_json(job) for job in queue.jobs] == [
-        RefreshData(app="shop", version="", kind=Kind.PAGE, address=digest("page"), serial=entry.serial, expires=time.time() + 200)
+        RefreshData(
+            app="shop", version="", kind=OriginKind.PAGE, address=digest("page"), serial=entry.serial, expires=time.time() + 200
+        )
     ]
     assert job.calls == 0
     assert engine.serve(FakeOrigin()).status is UPDATING
@@ -227,7 +229,7 @@ def test_what_only_this_process_can_make_stays_here(
         engine.store.write(make_index("page"))
     elif what != "nothing stored":
         engine.store.write(replace(entry, recipe=recipes.get(what, entry.recipe)))
-    job = replace(page(), kind=None if what == "not data" else Kind.PAGE, forced=what == "forced", fills_missing=True)
+    job = replace(page(), kind=None if what == "not data" else OriginKind.PAGE, forced=what == "forced", fills_missing=True)
     if not job.forced:
         assert engine.runtime.claim(engine.store.load("page"))
     engine.runtime.submit(job)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flask_stalecache.core.packets.packets import SIZE, Packet, Said, encode_reply
-from flask_stalecache.core.packets.refresh_data import Kind
+from flask_stalecache.core.packets.refresh_data import OriginKind
 from flask_stalecache.engine.handover import worker_link
 from flask_stalecache.engine.handover.worker_link import _Line
 from flask_stalecache.filesystem.directory import Directory
@@ -20,7 +20,7 @@ ADDRESS, OTHER = "ab" * 20, "cd" * 20
 
 
 def packet(address: str) -> bytes:
-    data = Packet(Kind.PAGE, address, "cd" * 8, 3, 0.0, is_forced=True).encode()
+    data = Packet(OriginKind.PAGE, address, "cd" * 8, 3, 0.0, is_forced=True).encode()
     assert data is not None
     return data
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from flask_stalecache import StaleCache, StaleCacheError
-from flask_stalecache.frontends.memoize.places import Place
+from flask_stalecache.frontends.memoize.places import CallerPlace
 from support.servers import PATIENCE
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
@@ -308,12 +308,12 @@ def test_relative_links_do_not_depend_on_forged_hosts(make_app: MakeApp) -> None
 @pytest.mark.parametrize(
     "place",
     [
-        Place(),
-        Place(("https", "shop.example:8080", "api"), "/in/", "admin.users", True),
+        CallerPlace(),
+        CallerPlace(("https", "shop.example:8080", "api"), "/in/", "admin.users", True),
     ],
 )
-def test_places_are_data(place: Place) -> None:
-    assert Place.from_json(place.to_json()) == place
+def test_places_are_data(place: CallerPlace) -> None:
+    assert CallerPlace.from_json(place.to_json()) == place
 
 
 @pytest.mark.parametrize(
@@ -321,14 +321,15 @@ def test_places_are_data(place: Place) -> None:
 )
 def test_other_data_are_no_places(data: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
-        Place.from_json(data)
+        CallerPlace.from_json(data)
 
 
 @pytest.mark.parametrize(
-    "other", [Place(("http", "a, b", ""), "/"), Place(("http", "a", "b"), "/"), Place(("http", "a", ""), "/x, y/")]
+    "other",
+    [CallerPlace(("http", "a, b", ""), "/"), CallerPlace(("http", "a", "b"), "/"), CallerPlace(("http", "a", ""), "/x, y/")],
 )
-def test_other_places_have_other_keys(other: Place) -> None:
-    alike = [Place(("http", "a,b", ""), "/"), Place(("http", "a b", ""), "/"), Place(("http", "a", ""), "/x,y/")]
+def test_other_places_have_other_keys(other: CallerPlace) -> None:
+    alike = [CallerPlace(("http", "a,b", ""), "/"), CallerPlace(("http", "a b", ""), "/"), CallerPlace(("http", "a", ""), "/x,y/")]
     assert dict(other.environ) not in [dict(place.environ) for place in alike]
 
 

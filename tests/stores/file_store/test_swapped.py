@@ -18,7 +18,7 @@ from flask_stalecache import ConfigError, FileStore, StoreError
 from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.filesystem import directory as module
 from flask_stalecache.filesystem.atomic import read_file
-from flask_stalecache.filesystem.directory import Directory, Held
+from flask_stalecache.filesystem.directory import Directory, HeldDirectory
 from flask_stalecache.stores.formats.entry_format import encode
 from support.engine import make_entry
 from support.file_store import make_site, visit
@@ -251,7 +251,7 @@ def test_a_descriptor_that_was_closed_under_us_is_noticed_and_its_number_left_al
     store = FileStore(parent / "cache")
     store.write(make_entry("page", b"ours", seq=store.seq()))
     (parent / "cache").chmod(0o700)
-    held = Held(parent / "cache")
+    held = HeldDirectory(parent / "cache")
     assert held.descriptor is not None
     os.close(held.descriptor)
     other = os.open(parent, os.O_RDONLY)

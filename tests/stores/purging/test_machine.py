@@ -24,7 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from flask_stalecache import StoreError
 from flask_stalecache.core.addressing.keys import digest
 from flask_stalecache.engine.answer_writer import AnswerWriter
-from flask_stalecache.engine.flights.singleflight import Flight, Flights, Outcome
+from flask_stalecache.engine.flights.singleflight import Flight, FlightOutcome, Flights
 from flask_stalecache.engine.log import RateLimitedLog
 from flask_stalecache.engine.origin import Start
 from flask_stalecache.stats.counters import Counters
@@ -210,7 +210,7 @@ class Purging(RuleBasedStateMachine):
 
     def _check_waiters(self, fill: Fill, stored: bool) -> None:
         """Those who waited in this process are given nothing that was purged meanwhile."""
-        if fill.flight.result.outcome is not Outcome.STORED:
+        if fill.flight.result.outcome is not FlightOutcome.STORED:
             assert not stored
             return
         assert fill.flight.result.copy is not None

@@ -353,7 +353,7 @@ def test_a_purge_of_another_thread_during_a_read_is_not_taken_for_a_lost_one(
     one, _ = hosts
     read = one.logs.read
 
-    def read_then_purge(host: str, applied: int, change: int, *, notes: bool) -> logs.Read:
+    def read_then_purge(host: str, applied: int, change: int, *, notes: bool) -> logs.LogState:
         found = read(host, applied, change, notes=notes)
         monkeypatch.undo()
         one.follower.purge((NEWS,), soft=soft)
@@ -377,7 +377,7 @@ def test_two_processes_of_a_host_that_read_in_turn_forget_nothing(
     monkeypatch.setattr(one.known, "forget_all", lambda: forgotten.append(1))
     read = one.logs.read
 
-    def read_twice(host: str, applied: int, change: int, *, notes: bool) -> logs.Read:
+    def read_twice(host: str, applied: int, change: int, *, notes: bool) -> logs.LogState:
         found = read(host, applied, change, notes=notes)
         if during and one.logs.read is read_twice:
             monkeypatch.setattr(one.logs, "read", read)

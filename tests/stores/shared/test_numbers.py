@@ -19,7 +19,7 @@ from flask_stalecache.stats.many_hosts import HostState
 from flask_stalecache.stats.schema import Stats
 from flask_stalecache.stores.shared import numbers
 from flask_stalecache.stores.shared.known import Known
-from flask_stalecache.stores.shared.numbers import SharedNumbers
+from flask_stalecache.stores.shared.numbers import HostReports
 from flask_stalecache.stores.shared.store import RedisStore
 from support.host_apps import live_for_long
 from support.shared_hosts import Server
@@ -99,7 +99,7 @@ def test_a_host_tells_its_numbers_every_15_seconds(
         return one.runtime.stats_here()
 
     # Another process of the host has a table of its own, and sees what was noted.
-    other = SharedNumbers(one.store._client, "test", Known(one.store.directory), one.store.directory)
+    other = HostReports(one.store._client, "test", Known(one.store.directory), one.store.directory)
     other._known.open()
     for moment in (1000.0, 1001.0, 1014.0, 1015.0, 1016.0):
         clock[0] = moment

@@ -17,7 +17,7 @@ from ....core.model.environ import REFRESHING
 from ....core.model.inputs import NO_NAMES, RequestInputs
 from ....core.model.policy import NEVER_VARIED
 from ....core.model.reasons import Refusal, StoreRefusal
-from ....core.rules.advice import Kind, fix_of_name, log_text_at
+from ....core.rules.advice import InputKind, fix_of_name, log_text_at
 from ....core.rules.storability import Judgement, Verdict, is_about_page, refuses_who_asks
 from ....engine.origin import Answer
 from ...request.request_origin import all_fields, shows_request
@@ -75,7 +75,7 @@ class VisitorJudge:
             self.explain(call, seen, seen.own)
         for name in carried.headers:
             self._explain_field(seen, name)
-        for kind, names in ((Kind.COOKIE, carried.cookies), (Kind.SESSION, carried.session)):
+        for kind, names in ((InputKind.COOKIE, carried.cookies), (InputKind.SESSION, carried.session)):
             for name in names:
                 self._explain_live(seen, kind, name)
         reason = self._read_by(seen, carried) if self._backend.debugs() else None
@@ -90,7 +90,7 @@ class VisitorJudge:
         """Return which code has read the names that make an answer personal, for the debug detail."""
         read = [
             f"the {kind.word} {name} was read by {seen.readers.get(name) or seen.reader_of(kind, name)}"
-            for kind in Kind
+            for kind in InputKind
             for name in getattr(carried, kind)
         ]
         return Refusal(StoreRefusal.READ_BY, " and ".join(read))
@@ -98,11 +98,11 @@ class VisitorJudge:
     def _explain_field(self, seen: Observation, name: str) -> None:
         reader = seen.readers.get(name)
         if reader is None and name in NEVER_VARIED:
-            self._explain_live(seen, Kind.FIELD, name)
+            self._explain_live(seen, InputKind.FIELD, name)
             return
         if reader is None:
-            fix = fix_of_name(Kind.FIELD, name, self._backend.front_end(seen))
-            advice = f"was read by {seen.reader_of(Kind.FIELD, name)} and is not in Vary; {fix}"
+            fix = fix_of_name(InputKind.FIELD, name, self._backend.front_end(seen))
+            advice = f"was read by {seen.reader_of(InputKind.FIELD, name)} and is not in Vary; {fix}"
         else:
             advice = READ_BY_MIDDLEWARE.replace("{}", reader)
             advice += "" if name in NEVER_VARIED else ", or name the field in the vary of a rule"
@@ -110,7 +110,7 @@ class VisitorJudge:
         message = "%s is not stored by the gateway: the request field %s %s"
         self._backend.complaints.warn_once(about, message, seen.label, name, advice)
 
-    def _explain_live(self, seen: Observation, kind: Kind, name: str) -> None:
+    def _explain_live(self, seen: Observation, kind: InputKind, name: str) -> None:
         """Log once that visitors with a name are served live: usual for members, so it is a warning only if there are no hits."""
         is_meant = seen.policy.gateway or self._rule.policy.max_age is not None
         tally = self._backend.tally(seen.endpoint, self._rule.pattern)

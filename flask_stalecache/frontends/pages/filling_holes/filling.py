@@ -29,7 +29,7 @@ from ....core.model.holes import Hole, HoleCall
 from ....core.remembered import MIB, Remembered
 from ....core.responses.filled import OF_BODY, fields_of_filled, is_private, private_fields
 from ....core.rules.hole_encodings import is_encoding
-from ....core.rules.hole_marks import Marks, Pieces, foreign_mark
+from ....core.rules.hole_marks import HoleMarks, Pieces, foreign_mark
 from ....engine.log import RateLimitedLog
 from ....errors import StaleCacheError
 from ...flask_internals.contexts import RequestContext, outer_context
@@ -158,7 +158,7 @@ class AppHoles:
             response.__dict__[_TO_FILL] = ToFill(holes, values)
         return True
 
-    def _are_in_body(self, marks: Marks, response: Response) -> bool:
+    def _are_in_body(self, marks: HoleMarks, response: Response) -> bool:
         if marks.is_in(response.status) or any(marks.is_in(value) for _, value in response.headers):
             marks.altered = marks.altered or "what a hole returns is in a field of the response"
         elif not response.is_sequence or response.direct_passthrough:
@@ -260,7 +260,7 @@ def send_nothing(response: Response) -> None:
     response.headers.remove("Content-Length")
 
 
-def marked(marks: Marks, page: Pieces) -> bytes:
+def marked(marks: HoleMarks, page: Pieces) -> bytes:
     """Return a page whose holes are marks of the page that a view is making."""
     return page.filled([marks.mark(call) for call in page.calls])
 

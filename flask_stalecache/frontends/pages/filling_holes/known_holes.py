@@ -25,7 +25,7 @@ from typing import Any
 from flask import Flask
 
 from ....core.model.holes import HoleCall
-from ....core.rules.hole_marks import Marks
+from ....core.rules.hole_marks import HoleMarks
 from ....engine.log import RateLimitedLog
 from ...app_code.function_names import name_of
 from ...flask_internals.contexts import RequestContext, outer_context, request_context
@@ -127,7 +127,7 @@ class KnownHoles:
                     marks.taken = marks.taken or watch.is_mark_read
 
     @contextmanager
-    def _marked(self, context: RequestContext, marks: Marks) -> Iterator[frozenset[str]]:
+    def _marked(self, context: RequestContext, marks: HoleMarks) -> Iterator[frozenset[str]]:
         outer = outer_context()
         own: dict[str, Any] = {} if outer is None else getattr(outer.g, "__dict__", {})
         places: list[tuple[dict[str, Any], str, HoleCall]] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_stalecache.stores.folders import Folders, Found
+from flask_stalecache.stores.folders import Folders, KeyFiles
 from support.processes import Worker, workers
 
 
@@ -22,7 +22,7 @@ def found(directory: Path, monkeypatch: pytest.MonkeyPatch, monotonic: Callable[
     """The names of the keys that were looked at; each look takes 4 ms."""
     names, find = list[str](), Folders.found
 
-    def slow(folders: Folders, name: str, kinds: frozenset[str]) -> Found:
+    def slow(folders: Folders, name: str, kinds: frozenset[str]) -> KeyFiles:
         if folders.directory.path == directory:
             names.append(name)
             monotonic(0.004)

@@ -20,7 +20,7 @@ from flask_stalecache.core.model.note import Note
 from flask_stalecache.filesystem.directory import Inside
 from flask_stalecache.stores.folders import Folders, Listed
 from flask_stalecache.stores.purges import purge_records as names_module
-from flask_stalecache.stores.table.stamps import FILE_NAME, mark_of
+from flask_stalecache.stores.table.stamps import FILE_NAME, digest_mark
 from flask_stalecache.stores.upkeep import sweep as sweep_module
 from support.client import MakeApp, visit
 from support.processes import Worker
@@ -405,8 +405,8 @@ def test_two_keys_that_share_a_mark_keep_each_other_for_a_while_and_not_for_ever
     directory: Path, clock: time_machine.Traveller
 ) -> None:
     store = open_store(directory)
-    mark = mark_of(digest("page"))
-    twin = next(key for number in count() if mark_of(digest(key := f"twin-{number}")) == mark)
+    mark = digest_mark(digest("page"))
+    twin = next(key for number in count() if digest_mark(digest(key := f"twin-{number}")) == mark)
     keep(store, "page", twin)
     for _ in range(3):
         clock.shift(INACTIVE + 1)
