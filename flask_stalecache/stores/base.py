@@ -13,7 +13,7 @@ from ..core.model.note import Note
 from ..stats.counters import Counters
 from ..stats.many_hosts import Hosts
 from ..stats.schema import Stats
-from .numbers import Numbers
+from .file_numbers import Numbers
 
 #: The part of ``max_size`` (1/n) that notes without an entry take at most: visitors choose their keys.
 NOTES_SHARE = 16

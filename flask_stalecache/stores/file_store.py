@@ -33,12 +33,12 @@ from ..filesystem.system import lacks_for_files
 from ..stats.counters import Counters
 from .base import Checked, Copy, Marking, Stored, Usage
 from .cache_directory import CacheDirectory
+from .copies import Copies
 from .entry_file import read_entry, read_head
+from .file_numbers import Numbers
 from .folders import BILLION, Folders, folder_of, on_disk, size_on_disk
 from .foreign_changes import ForeignChanges
 from .formats import entry_format, note_format
-from .memory import Copies
-from .numbers import Numbers
 from .purger import Purger
 from .purges.purge_records import PurgeRecords, records_within
 from .queue_marks import QueueMarks

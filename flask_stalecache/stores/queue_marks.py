@@ -15,7 +15,7 @@ from ..errors import StoreError
 from ..filesystem.directory import Directory, Inside
 from ..filesystem.locks import POLL, FileKeyLock
 from ..filesystem.uptime import seconds_up
-from .numbers import Numbers
+from .file_numbers import Numbers
 from .table.stamps import SLOTS, slot_of
 from .table.table_file import Layout, Table, open_table
 

@@ -14,7 +14,7 @@ from flask import Flask
 
 from flask_stalecache import FileStore, StaleCache
 from flask_stalecache.core.addressing.keys import digest
-from flask_stalecache.stores.numbers import Numbers
+from flask_stalecache.stores.file_numbers import Numbers
 from flask_stalecache.stores.table.stamps import FILE_NAME, Stamps
 from flask_stalecache.stores.upkeep.sweep_progress import decode
 from support.engine import make_entry

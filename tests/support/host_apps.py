@@ -7,7 +7,8 @@ from click.testing import Result
 from flask import Flask
 
 from flask_stalecache import StaleCache
-from flask_stalecache.stores.shared import logs, numbers
+from flask_stalecache.stores.shared import host_reports as numbers
+from flask_stalecache.stores.shared import logs
 
 BASE = "http://shop.example"
 

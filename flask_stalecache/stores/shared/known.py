@@ -15,7 +15,7 @@ from pathlib import Path
 from ...core.addressing.keys import digest
 from ...filesystem.directory import Directory
 from ...filesystem.uptime import boot_id, seconds_up
-from ..numbers import MOST, Numbers, put_all
+from ..file_numbers import MOST, Numbers, put_all
 from ..table.stamps import SLOTS
 from ..table.table_file import Layout, Table, open_table
 

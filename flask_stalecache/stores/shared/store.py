@@ -36,11 +36,11 @@ from .content import entry_in, pack, stored_in
 from .deafness import Deafness
 from .errors_of import Refused, Unavailable
 from .follower import Follower
+from .host_reports import HostReports
 from .introduction import Introduction
 from .known import Known, number_of, shared_number
 from .lock import Leases, SharedLock
 from .logs import SharedLogs
-from .numbers import HostReports
 from .queued import SharedQueueMarks
 from .scripts import Got, LookupKind, Scripts, ServerState, Written
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ...filesystem.directory import Place
 from ..base import Copy
-from ..numbers import LIMIT, MOST, Numbers, put_all, random_numbers
+from ..file_numbers import LIMIT, MOST, Numbers, put_all, random_numbers
 from .table_file import Layout, open_table
 
 #: Each layout has its own name.

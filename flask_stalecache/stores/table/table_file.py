@@ -33,7 +33,7 @@ from ...filesystem.directory import Place, where
 from ...filesystem.held_file import HeldFile
 from ...filesystem.shared_memory import SharedMemory
 from ...filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
-from ..numbers import LIMIT, MOST, ZERO, FileMarks, FileNumbers, Marks, Numbers, decoded, encoded, unequal
+from ..file_numbers import LIMIT, MOST, ZERO, FileMarks, FileNumbers, Marks, Numbers, decoded, encoded, unequal
 
 #: Bytes before the numbers.
 _HEAD = 128

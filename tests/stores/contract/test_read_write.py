@@ -17,8 +17,8 @@ import pytest
 from flask_stalecache.core.model.note import NOTHING
 from flask_stalecache.stats.counters import Counters
 from flask_stalecache.stores.base import Copy, Store
+from flask_stalecache.stores.copies import Copies
 from flask_stalecache.stores.formats.entry_format import encode
-from flask_stalecache.stores.memory import Copies
 from support.engine import make_entry
 from support.processes import Worker
 from support.store_contract import (

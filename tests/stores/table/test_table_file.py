@@ -1,6 +1,6 @@
 """The table of stamps in shared memory, or else in a file that is read: containers, refused mappings, files that are rewritten.
 
-Covers ``filesystem.held_file``, ``filesystem.shared_memory`` and ``stores.numbers``.
+Covers ``filesystem.held_file``, ``filesystem.shared_memory`` and ``stores.file_numbers``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from flask_stalecache.filesystem import shared_memory
 from flask_stalecache.filesystem.descriptors import open_descriptor
 from flask_stalecache.filesystem.held_file import HeldFile
 from flask_stalecache.stats import counter_file
+from flask_stalecache.stores.file_numbers import FileMarks, FileNumbers, encoded, unequal
 from flask_stalecache.stores.file_store import FileStore
-from flask_stalecache.stores.numbers import FileMarks, FileNumbers, encoded, unequal
 from flask_stalecache.stores.table import table_file
 from flask_stalecache.stores.table.stamps import FILE_NAME, Stamps
 from support.engine import make_entry

@@ -1,4 +1,4 @@
-"""Eviction: ``STALECACHE_MEMORY_SIZE``. Covers ``stores.memory``."""
+"""Eviction: ``STALECACHE_MEMORY_SIZE``. Covers ``stores.copies``."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from flask_stalecache.frontends.setup.engine_setup import make_registry
 from flask_stalecache.metrics import StaleCacheCollector
 from flask_stalecache.stats.many_hosts import HostState
 from flask_stalecache.stats.schema import Stats
-from flask_stalecache.stores.shared import numbers
+from flask_stalecache.stores.shared import host_reports as numbers
+from flask_stalecache.stores.shared.host_reports import HostReports
 from flask_stalecache.stores.shared.known import Known
-from flask_stalecache.stores.shared.numbers import HostReports
 from flask_stalecache.stores.shared.store import RedisStore
 from support.host_apps import live_for_long
 from support.shared_hosts import Server
