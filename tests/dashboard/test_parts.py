@@ -247,7 +247,7 @@ def test_health(moments: list[Moment], suspended: list[Suspended], stats: Any, l
 
 def test_a_suspended_function_is_told_once() -> None:
     found = health(numbers(), [moment(0, 4, 4)], [Suspended("shop.rates", 6, 3.0)], 300, 1000)
-    assert [trouble.says for trouble in found.troubles] == ["is suspended after 6 failures in a row; tried again in 3 s."]
+    assert [trouble.says for trouble in found.problems] == ["is suspended after 6 failures in a row; tried again in 3 s."]
 
 
 def test_what_has_no_series_of_its_own_is_shown_with_all_endpoints() -> None:
