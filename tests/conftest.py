@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -263,6 +264,20 @@ def clock(no_housekeeping: None) -> Iterator[time_machine.Traveller]:
     """A fake clock that stands still at :data:`support.clock.NOON`; ``clock.shift(seconds)`` moves it."""
     with time_machine.travel(NOON, tick=False) as traveller:
         yield traveller
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_heap(_forgotten_frames: None) -> None:
+    """Searches for garbage do not look among all that the tests of earlier modules have left with pytest."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _no_earlier_apps() -> None:
+    """The apps of earlier tests are dropped: their threads would write to the log of this test, or meet its clock and its disk."""
+    if any(thread.name.startswith("stalecache") for thread in threading.enumerate()):
+        gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="session")

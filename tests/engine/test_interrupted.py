@@ -42,13 +42,6 @@ from support.threads import PATIENCE, go, wait_until
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _small_heap() -> None:
-    """Garbage is looked for after each interruption: not among all that other tests have left."""
-    gc.collect()
-    gc.freeze()
-
-
 def make_site(make_app: MakeApp, **settings: Any) -> tuple[Flask, StaleCache]:
     app, cache = make_app(LOCK_TIMEOUT=PATIENCE, **settings)
 
