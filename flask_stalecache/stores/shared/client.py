@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha1
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
+from weakref import finalize
 
 from ...core.addressing.server_url import ServerUrl
 from ...core.exhaustive import assert_never
@@ -61,6 +63,9 @@ class SharedClient:
         self._clients: dict[tuple[ProcessId, bool], Any] = {}
         self._complained: dict[str, float] = {}
         self.where = named(source)
+        if isinstance(source, str):
+            # An app that is dropped, in a test say, leaves none open. Of what is collected together, __del__ may come too late.
+            finalize(self, _close, self._clients).atexit = False
 
     def run(
         self, script: str, keys: Sequence[str], args: Sequence[str | bytes | int | float], *, patience: float | None = None
@@ -189,6 +194,15 @@ class SharedClient:
         if hasattr(client, "set_retry") and (retry := no_retry(library)) is not None:
             client.set_retry(retry)
         return client
+
+
+def _close(clients: Mapping[tuple[ProcessId, bool], Any]) -> None:
+    """Close the connections of this process."""
+    for (process, _), client in clients.items():
+        if process == this_process():
+            with suppress(Exception):
+                # A server that has gone is no reason to fail here.
+                client.close()
 
 
 def settings_of(client: Any) -> Iterator[dict[str, Any]]:

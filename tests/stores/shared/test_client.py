@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -377,6 +378,18 @@ def test_a_forked_child_has_connections_of_its_own(server: Server, make_store: M
         assert store.load(f"news/{number}").entry is None
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert store.load("child").entry is not None
+
+
+def test_a_store_that_is_dropped_closes_its_connections(server: Server, make_store: MakeStore) -> None:
+    """At once: the socket may be collected before the client, whose own end would come too late."""
+    store = make_store(server.url)
+    assert store.write(begun(store))
+    client = next(iter(store._client._clients.values()))
+    (connection,) = client.connection_pool._available_connections
+    assert connection._sock is not None
+    del store
+    gc.collect()
+    assert connection._sock is None
 
 
 @pytest.mark.parametrize("module", [redis.Redis, valkey.Valkey])
