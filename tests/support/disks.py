@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from support.files import replace_text
 from support.servers import Server, wait_for
 
 WORKERS = 2
@@ -23,8 +24,7 @@ class Shop:
     def publish(self) -> str:
         """Change what the pages show, and return it."""
         text = f"number {next(self.numbers)}"
-        self.content.with_suffix(".new").write_text(text)
-        self.content.with_suffix(".new").rename(self.content)
+        replace_text(self.content, text)
         return text
 
     def by_all(self, path: str) -> list[Any]:

@@ -16,6 +16,7 @@ from flask import Flask, Response
 from flask_stalecache import StaleCache
 from flask_stalecache.stores.shared.store import RedisStore
 from support.client import Seen, settle, visit
+from support.files import replace_text
 from support.processes import Worker
 from support.soak.clock import SharedClock
 from support.threads import PATIENCE, crowd, wait_until
@@ -62,9 +63,7 @@ class Origin:
         self._put("mood", mood)
 
     def _put(self, name: str, text: str) -> None:
-        new = self.folder / f"{name}.new"
-        new.write_text(text)
-        new.replace(self.folder / name)
+        replace_text(self.folder / name, text)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from flask_stalecache.stats.schema import WorkerState
 from flask_stalecache.stats.worker_state import read_state
 from support import prepared
 from support.client import Seen, visit
+from support.files import replace_text
 from support.prepared import PreparedProcess
 from support.servers import environment
 from support.threads import PATIENCE, wait_until
@@ -32,6 +33,7 @@ import os, threading
 from pathlib import Path
 from flask import Flask, abort, request
 from flask_stalecache import Policy, StaleCache
+from support.files import replace_text
 
 FOLDER = Path({folder!r})
 app = Flask("shop", root_path=str(FOLDER), static_folder=None)
@@ -47,7 +49,7 @@ def made():
     with open(FOLDER / "runs", "a") as runs:
         runs.write(f"{{os.getpid()}} {{request.path}}\\n")
     while cache.refreshing and (FOLDER / "hold").exists():
-        (FOLDER / "held").write_text(f"{{os.getpid()}} {{request.path}}")
+        replace_text(FOLDER / "held", f"{{os.getpid()}} {{request.path}}")
         threading.Event().wait(0.005)
     if (FOLDER / "fail").exists():
         abort(503)
@@ -125,7 +127,7 @@ class WorkerSite:
 
     def price(self, price: int) -> None:
         """Set what the third party says."""
-        (self.folder / "price").write_text(str(price))
+        replace_text(self.folder / "price", str(price))
 
     @contextmanager
     def worker(self, *options: str) -> Iterator[PreparedProcess]:

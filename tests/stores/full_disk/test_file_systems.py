@@ -19,6 +19,7 @@ import pytest
 from flask_stalecache.filesystem import shared_memory
 from flask_stalecache.stores.table.stamps import FILE_NAME
 from support.file_store import make_site, visit
+from support.files import replace_text
 from support.processes import workers
 from support.threads import wait_until
 
@@ -60,7 +61,7 @@ def visit_until(directory: Path, stop: Path, told: Path, refused: bool) -> int:
             assert text.startswith("run "), (word, text)
             good += 1
         runtime.tick()
-        told.write_text(str(good))
+        replace_text(told, str(good))
     return good
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from flask_stalecache.engine.origin import Answer, Start
 from support.engine import FakeOrigin, make_entry, storable
+from support.files import replace_text
 from support.processes import Worker
 from support.purging import CALLED, GO, NAMES, NEWS, SPORT, VERSION, Numbers, at, purge, seen_by
 from support.servers import serving, visitors_of_two_workers
@@ -187,7 +188,7 @@ def test_every_worker_sees_a_purge_at_its_next_request_and_after_a_restart(tmp_p
                 while (seen := visitor.get("/news/1", HOST)).cache != "HIT" or seen.text != version.read_text():
                     pass
             old = version.read_text()
-            version.write_text(f"{number}")
+            replace_text(version, f"{number}")
             assert purger.get(f"/purge?{query}", method="POST").status == 200
             for visitor in (other, purger):
                 seen = visitor.get("/news/1", HOST)
