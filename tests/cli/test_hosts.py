@@ -55,7 +55,7 @@ def make_host(
     live_for_long(monkeypatch)
 
     def make(name: str, at: Server = server, **settings: Any) -> Host:
-        settings = {"STORE": at.url, "DIR": tmp_path / name, "BASE_URL": BASE, "SHARED_TIMEOUT": 0.5, **settings}
+        settings = {"STORE": at.url, "DIR": tmp_path / name, "BASE_URL": BASE, "SHARED_TIMEOUT": PATIENCE, **settings}
         # A follower of the test before may be there still, and reads another cache.
         settings = {"SHARED_NAME": tmp_path.name, "SHARED_PURGE_WAIT": PATIENCE, **settings}
         app, cache = make_app(**settings)

@@ -37,7 +37,7 @@ def hosts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[list[Host]]:
     live_for_long(monkeypatch)
-    settings = {"STORE": server.url, "BASE_URL": BASE, "SHARED_TIMEOUT": 0.5, "SHARED_PURGE_WAIT": PATIENCE}
+    settings = {"STORE": server.url, "BASE_URL": BASE, "SHARED_TIMEOUT": PATIENCE, "SHARED_PURGE_WAIT": PATIENCE}
     made = [Host(*make_app(DIR=tmp_path / name, **settings)) for name in ("one", "two")]
     for host in made:
         host.visit()

@@ -157,7 +157,7 @@ def test_commands_and_scripts_share_what_is_stored(tmp_path: Path) -> None:
 def test_a_command_does_not_wait_for_one_that_hangs(tmp_path: Path) -> None:
     with Gate() as gate:
         gate.hold()
-        assert run(tmp_path, gate, "-m", "flask", "ask", wait=0.2) == "fallback"
+        assert run(tmp_path, gate, "-m", "flask", "ask", wait=1) == "fallback"
         wait_until(lambda: gate.open == 0, "the call died with the command")
         assert gate.calls == 1
         gate.release()

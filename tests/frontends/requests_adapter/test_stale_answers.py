@@ -113,10 +113,10 @@ def test_a_timeout_is_a_failure(party: ThirdParty, site: Site) -> None:
     session = site.session(0, 0, 6000)
     session.get(party.url())
     party.open.clear()
-    assert [session.get(party.url(), timeout=0.1).text for _ in range(3)] == ["1"] * 3
+    assert [session.get(party.url(), timeout=0.5).text for _ in range(3)] == ["1"] * 3
     assert party.calls == 2
     with pytest.raises(requests.ReadTimeout):
-        session.get(party.url("/other"), timeout=0.1)
+        session.get(party.url("/other"), timeout=0.5)
 
 
 def test_it_is_gone_for_good_once_its_windows_are_over(party: ThirdParty, site: Site, clock: time_machine.Traveller) -> None:

@@ -14,6 +14,7 @@ from flask_stalecache.stores.shared.store import RedisStore
 from flask_stalecache.stores.table.stamps import slot_of
 from support.shared_hosts import Server
 from support.store_contract import NEWS, begun
+from support.threads import PATIENCE
 
 MakeStore = Callable[[str], RedisStore]
 OTHER = "the server has another entry, and this host does not know"
@@ -24,7 +25,7 @@ PURGED = "it was purged on all hosts, and this host does not know"
 @pytest.fixture
 def make_store(server: Server, tmp_path: Path) -> MakeStore:
     def make(host: str) -> RedisStore:
-        made = RedisStore(server.url, tmp_path / host, name="test", purge_wait=0, timeout=0.3)
+        made = RedisStore(server.url, tmp_path / host, name="test", purge_wait=0, timeout=PATIENCE)
         made.load("first use")
         return made
 
@@ -110,7 +111,7 @@ def test_a_server_that_was_emptied(server: Server, stores: tuple[RedisStore, Red
 
 def test_a_server_that_can_not_be_reached(make_store: MakeStore, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
     mortal = Server(tmp_path_factory.mktemp("mortal"))
-    store = RedisStore(mortal.url, tmp_path / "alone", name="test", timeout=0.3)
+    store = RedisStore(mortal.url, tmp_path / "alone", name="test", timeout=PATIENCE)
     assert store.write(begun(store, "page"))
     mortal.kill()
     for _ in range(2):

@@ -23,6 +23,7 @@ from flask_stalecache.stores.shared.known import Known
 from flask_stalecache.stores.shared.store import RedisStore
 from support.host_apps import live_for_long
 from support.shared_hosts import Server
+from support.threads import PATIENCE
 
 TOLD = "stalecache:{test}:S"
 DAY = 86_400_000_000
@@ -32,7 +33,7 @@ class Host:
     """One host with a store and counters."""
 
     def __init__(self, server: Server, directory: Path) -> None:
-        self.store = RedisStore(server.url, directory, name="test", purge_wait=0, timeout=0.3)
+        self.store = RedisStore(server.url, directory, name="test", purge_wait=0, timeout=PATIENCE)
         self.runtime = Runtime(self.store, config.read({}), self.store.counters, make_registry(self.store, self.store.counters))
         self.store.load("first use")
 

@@ -10,11 +10,12 @@ import pytest
 from flask_stalecache import RedisStore
 from flask_stalecache.stores.base import QueueingStore
 from support.shared_hosts import Server
+from support.threads import PATIENCE
 
 
 @pytest.fixture
 def make_store(server: Server, tmp_path: Path) -> Callable[[str], RedisStore]:
-    return lambda name: RedisStore(server.url, tmp_path / name, name="shop", timeout=0.5)
+    return lambda name: RedisStore(server.url, tmp_path / name, name="shop", timeout=PATIENCE)
 
 
 def test_one_host_queues_a_refresh(make_store: Callable[[str], RedisStore], server: Server) -> None:

@@ -27,7 +27,7 @@ from flask_stalecache import ConfigError, Policy, StaleCache
 from flask_stalecache.frontends.gateway.handler import Gateway
 from support.client import MakeApp, settle, visit
 from support.flask_gateway import NOBODY, Fields, signed, site, who_by_session
-from support.threads import PATIENCE, go
+from support.threads import PATIENCE, go, wait_until
 
 # -- apps ------------------------------------------------------------------------------------------------------------
 
@@ -272,7 +272,7 @@ def test_a_rule_may_limit_the_wait(make_app: MakeApp, clock: time_machine.Travel
     visit(app)
     clock.shift(11)
     assert visit(app).page == ("STALE", "page 1")
-    assert calls == [False, True]
+    wait_until(lambda: calls == [False, True], "the refresh, whose thread may start late")
     more.set()
     settle(app, cache)
     assert visit(app).page == ("HIT", "page 2")
