@@ -7,8 +7,7 @@ from click.testing import Result
 from flask import Flask
 
 from flask_stalecache import StaleCache
-from flask_stalecache.stores.shared import host_reports as numbers
-from flask_stalecache.stores.shared import logs
+from flask_stalecache.stores.shared import host_reports, logs
 
 BASE = "http://shop.example"
 
@@ -16,7 +15,7 @@ BASE = "http://shop.example"
 def live_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let hosts count as connected however slow this machine is."""
     monkeypatch.setattr(logs, "LIVE", 60_000_000)
-    monkeypatch.setattr(numbers, "LIVE", 60_000_000)
+    monkeypatch.setattr(host_reports, "LIVE", 60_000_000)
 
 
 class Host:

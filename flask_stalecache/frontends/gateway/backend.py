@@ -64,7 +64,7 @@ class Observation:
     :param unobserved: the same for an answer that another WSGI app within gave, if it speaks for itself; ``None`` if it can't.
     :param refused: why the answer is not stored, as is known of the page rather than of this visitor.
     :param held: returns the sessions of the app that it has used, of those whose keys are looked up at hits.
-    :param reader_of: returns the module of the app that has read a name of a kind (:class:`.Kind`), as far as known.
+    :param reader_of: returns the module of the app that has read a name of a kind (:class:`.InputKind`), as far as known.
     """
 
     names: RequestInputs = NO_NAMES

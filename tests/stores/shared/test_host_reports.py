@@ -17,7 +17,7 @@ from flask_stalecache.frontends.setup.engine_setup import make_registry
 from flask_stalecache.metrics import StaleCacheCollector
 from flask_stalecache.stats.many_hosts import HostState
 from flask_stalecache.stats.schema import Stats
-from flask_stalecache.stores.shared import host_reports as numbers
+from flask_stalecache.stores.shared import host_reports
 from flask_stalecache.stores.shared.host_reports import HostReports
 from flask_stalecache.stores.shared.known import Known
 from flask_stalecache.stores.shared.store import RedisStore
@@ -92,7 +92,7 @@ def test_a_host_tells_its_numbers_every_15_seconds(
     server: Server, make: Callable[[str], Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, clock = make("one"), [1000.0]
-    monkeypatch.setattr(numbers, "seconds_up", lambda: clock[0])
+    monkeypatch.setattr(host_reports, "seconds_up", lambda: clock[0])
     asked = []
 
     def stats() -> Stats:
@@ -172,7 +172,7 @@ def test_a_machine_that_was_started_again_counts_once(server: Server, make: Call
 
 
 def test_hosts_that_have_gone_still_count(server: Server, make: Callable[[str], Host], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbers, "MOST", 1)
+    monkeypatch.setattr(host_reports, "MOST", 1)
     here, gone, late, there = (make(name) for name in ("here", "gone", "late", "there"))
     for number, host in enumerate((gone, late), 1):
         host.serve(10**number)
@@ -201,7 +201,7 @@ def test_hosts_that_have_gone_still_count(server: Server, make: Callable[[str], 
 
 
 def test_what_is_told_meanwhile_is_not_folded(server: Server, make: Callable[[str], Host], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbers, "MOST", 0)
+    monkeypatch.setattr(host_reports, "MOST", 0)
     here, late = make("here"), make("late")
     late.serve(5)
     late.tell()
