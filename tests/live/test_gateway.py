@@ -123,7 +123,7 @@ def test_the_connection_that_started_a_refresh_is_not_held(shop: Shop, path: str
         shop.gate.answer(f"new {FRESH}")
         shop.gate.hold()
         answers = [visit(path), visit(path, method="HEAD")]
-        wait_for(lambda: shop.gate.open == 1, what="the refresh runs")
+        wait_for(lambda: shop.open_calls(path) == 1, what="the refresh runs")
         answers.append(visit(path))
         # Where connections are closed, another worker may answer: it hands over a refresh too, which finds the lock taken.
         assert answers[0].cache == "STALE"
@@ -173,7 +173,7 @@ def test_a_client_that_leaves_in_mid_stream_leaves_nobody_waiting(shop: Shop, pa
     shop.gate.hold()
     with asking(shop.server, path) as connection:
         read_some(connection, b"begun\n")
-        wait_for(lambda: shop.gate.open == 1, what="the stream waits")
+        wait_for(lambda: shop.open_calls(path) == 1, what="the stream waits")
     with asking(shop.server, path) as connection:
         wait_for(lambda: shop.arrivals(path) == 2, what="another has come in")
         shop.gate.release()
@@ -234,7 +234,7 @@ def test_a_cold_crowd_asks_the_app_once_for_each_variant(roomy: Shop, path: str,
     share = 100 // len(kinds)
     with crowds(roomy.server, share, path, kinds) as asked:
         wait_for(lambda: roomy.arrivals(path) == 100, what="all have come in")
-        wait_for(lambda: roomy.gate.open == 1, what="the app runs")
+        wait_for(lambda: roomy.open_calls(path) == 1, what="the app runs")
         roomy.gate.release()
         answers = [future.result(PATIENCE) for future in asked]
     assert {value_of(answer) for answer in answers} == {"new"}
@@ -259,9 +259,9 @@ def test_after_the_kill_of_a_worker_in_its_refresh_another_renews(roomy: Shop, p
     roomy.gate.answer(f"new {FRESH}")
     roomy.gate.hold()
     assert roomy.server.get(path).cache == "STALE"
-    wait_for(lambda: roomy.gate.open == 1, what="the refresh hangs")
+    wait_for(lambda: roomy.open_calls(path) == 1, what="the refresh hangs")
     os.kill(int(roomy.questions(path)[-1]["pid"]), signal.SIGKILL)
-    wait_for(lambda: roomy.gate.open == 0, what="it died with its worker")
+    wait_for(lambda: roomy.open_calls(path) == 0, what="it died with its worker")
     roomy.gate.release()
     wait_for(lambda: value_of(roomy.server.get(path)) == "new", what="the new page")
     assert len(roomy.questions(path)) == 3

@@ -206,7 +206,7 @@ def test_the_connection_that_started_a_refresh_is_not_held(shop: Shop, path: str
         shop.gate.answer(f"new {FRESH}")
         shop.gate.hold()
         answers = [visit(path, method=method), visit(path, method=method)]
-        wait_for(lambda: shop.gate.open == 1, what="the refresh runs")
+        wait_for(lambda: shop.open_calls(path) == 1, what="the refresh runs")
         answers.append(visit(path))
         assert [answer.closes for answer in answers] == [shop.kind in CLOSING] * 3
         # On one connection, or in one process: the same worker answers.
@@ -227,7 +227,7 @@ def test_nobody_waits_for_a_stale_page(shop: Shop, path: str) -> None:
     shop.gate.answer(f"new {FRESH}")
     shop.gate.hold()
     assert values_of(shop.server.get_at_once(shop.room, path)) == {"old"}
-    wait_for(lambda: shop.gate.open == 1, what="the refresh runs")
+    wait_for(lambda: shop.open_calls(path) == 1, what="the refresh runs")
     answers = shop.server.get_at_once(2 * shop.room, path)
     assert values_of(answers) == {"old"}
     assert {answer.cache for answer in answers} <= {"STALE", "UPDATING"}
@@ -247,7 +247,7 @@ def test_many_at_once_run_the_view_once_and_others_are_answered_meanwhile(shop: 
     shop.gate.hold()
     with crowd(shop.server, shop.room, path) as asked:
         wait_for(lambda: shop.arrivals(path) == shop.room, what="all have come in")
-        wait_for(lambda: shop.gate.open == 1, what="the view runs")
+        wait_for(lambda: shop.open_calls(path) == 1, what="the view runs")
         if not shop.kind.startswith("uwsgi"):
             wait_for_each_worker(shop)
         assert len(shop.questions(path)) == 1
@@ -309,7 +309,7 @@ def test_uwsgi_that_runs_threads_without_being_asked_refreshes_in_them(path: str
         visitor.get(path)
         shop.gate.hold()
         assert visitor.get(path).cache == "STALE"
-        wait_for(lambda: shop.gate.open == 1, what="the refresh runs")
+        wait_for(lambda: shop.open_calls(path) == 1, what="the refresh runs")
         assert visitor.get(path).cache == "UPDATING"
         assert not warnings_of(shop.server.log_text)
         shop.gate.release()
@@ -341,7 +341,7 @@ def test_without_threads_a_page_is_renewed_after_its_response(shop: Shop, path: 
         answer = visitor.get(path, method=method)
         assert answer.cache == "STALE"
         assert len(answer.body) == (len("old\n") * LINES if method == "GET" else 0)
-        wait_for(lambda: shop.gate.open == 1, what="the refresh runs")
+        wait_for(lambda: shop.open_calls(path) == 1, what="the refresh runs")
         assert value_of(shop.server.get(path)) == "old", "the other worker is not held"
         shop.gate.release()
         answer = visitor.get(path)
@@ -355,7 +355,7 @@ def test_without_threads_many_at_once_run_the_view_once(shop: Shop, path: str) -
     shop.gate.hold()
     with crowd(shop.server, 6, path) as asked:
         wait_for(lambda: shop.arrivals(path) == shop.room, what="all have come in that can")
-        wait_for(lambda: shop.gate.open == 1, what="the view runs")
+        wait_for(lambda: shop.open_calls(path) == 1, what="the view runs")
         shop.gate.release()
         answers = [future.result(PATIENCE) for future in asked]
     assert values_of(answers) == {"new"}
@@ -463,15 +463,15 @@ def test_the_reloader_starts_a_child_that_refreshes_although_the_old_one_hangs(s
     shop.server.get(path)
     shop.gate.hold()
     assert shop.server.get(path).cache == "STALE"
-    wait_for(lambda: shop.gate.open == 1, what="the refresh hangs")
+    wait_for(lambda: shop.open_calls(path) == 1, what="the refresh hangs")
     later = time.time() + 10
     os.utime(shop.folder / "live_app.py", (later, later))
     wait_for(lambda: shop.server.worker_pids not in ([], [old]), what="a new child while the third party hangs")
-    wait_for(lambda: shop.gate.open == 0, what="the refresh died with the old child")
+    wait_for(lambda: shop.open_calls(path) == 0, what="the refresh died with the old child")
     [new] = shop.server.worker_pids
     shop.gate.answer(f"new {FRESH}")
     assert shop.server.get(path).cache == "STALE"
-    wait_for(lambda: shop.gate.open == 1, what="the refresh in the new child")
+    wait_for(lambda: shop.open_calls(path) == 1, what="the refresh in the new child")
     assert values_of(shop.server.get_at_once(4, path)) == {"old"}
     shop.gate.release()
     wait_for(lambda: value_of(shop.server.get(path)) == "new", what="the new page")
@@ -483,11 +483,11 @@ def test_a_hanging_refresh_does_not_hold_up_the_exit(shop: Shop, path: str) -> N
     shop.server.get(path)
     shop.gate.hold()
     assert shop.server.get(path).cache == "STALE"
-    wait_for(lambda: shop.gate.open == 1, what="the refresh hangs")
+    wait_for(lambda: shop.open_calls(path) == 1, what="the refresh hangs")
     workers = shop.server.worker_pids
     shop.server.process.terminate()
     wait_for(lambda: shop.server.process.poll() is not None, STOP_PATIENCE, "the server ends while the third party hangs")
     assert shop.server.process.returncode == 0
     assert not re.search("SIGKILL|SIGSEGV|Fatal", shop.server.log_text)
-    wait_for(lambda: shop.gate.open == 0, what="the refresh died with its worker")
+    wait_for(lambda: shop.open_calls(path) == 0, what="the refresh died with its worker")
     wait_for(lambda: not any(map(is_alive, workers)), what="no worker is left")

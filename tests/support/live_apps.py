@@ -33,6 +33,10 @@ class Shop:
         """What the third party was asked for a page."""
         return [question for question in self.gate.questions if question["path"] == path]
 
+    def open_calls(self, path: str) -> int:
+        """How many calls of the third party for a page wait now. Calls for the pages of other tests may still come in meanwhile."""
+        return sum(question["path"] == path for question in self.gate.open_questions)
+
 
 def new_path() -> str:
     """Return a page that no other test visits."""

@@ -442,7 +442,7 @@ class _Ways:
     fails: bool = False
     text: str = "#"
     calls: int = 0
-    open: int = 0
+    open: list[dict[str, str]] = field(default_factory=list)
     questions: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -479,7 +479,13 @@ class Gate(AbstractContextManager["Gate"]):
     @property
     def open(self) -> int:
         """How many calls wait for their answer now; a caller that is gone does not."""
-        return self._ways.open
+        return len(self._ways.open)
+
+    @property
+    def open_questions(self) -> list[dict[str, str]]:
+        """The queries of the calls that wait for their answer now."""
+        with self._changed:
+            return list(self._ways.open)
 
     @property
     def questions(self) -> list[dict[str, str]]:
@@ -523,7 +529,7 @@ class Gate(AbstractContextManager["Gate"]):
             ways.calls += 1
             number = ways.calls
             ways.questions.append(question)
-            ways.open += 1
+            ways.open.append(question)
             try:
                 while ways.passed < number <= ways.held and not self._closing:
                     if _is_gone(caller):
@@ -533,7 +539,7 @@ class Gate(AbstractContextManager["Gate"]):
                     return 503, "the third party is down"
                 return 200, ways.text.replace("#", str(number))
             finally:
-                ways.open -= 1
+                ways.open.remove(question)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._closing = True
