@@ -135,8 +135,9 @@ class Table:
         """Write what can wait: marks, or the counts of a table in memory."""
         if self._file_marks is not None:
             self._file_marks.flush()
-        elif self._cells is not None and time.monotonic() - self._saved_at >= _SAVED_EVERY:
+        elif self._memory is not None and self._cells is not None and time.monotonic() - self._saved_at >= _SAVED_EVERY:
             self._saved_at = time.monotonic()
+            self._memory.touch()
             with suppress(OSError):
                 self._file.write(encoded(self._cells[: self._layout.counts].tolist()), _HEAD)
 

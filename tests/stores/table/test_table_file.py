@@ -28,7 +28,7 @@ from flask_stalecache.stats import counter_file
 from flask_stalecache.stores.file_numbers import FileMarks, FileNumbers, encoded, unequal
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.table import table_file
-from flask_stalecache.stores.table.stamps import FILE_NAME, Stamps
+from flask_stalecache.stores.table.stamps import FILE_NAME, SIZE, Stamps
 from support.engine import make_entry
 from support.file_store import LOGGER
 from support.processes import workers
@@ -195,6 +195,15 @@ def test_a_table_in_memory_that_was_deleted_is_made_anew(directory: Path) -> Non
     assert is_in_memory(directory)
 
 
+@pytest.fixture
+def own_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Shared memory in which no other process makes files."""
+    with tempfile.TemporaryDirectory(dir=shared_memory.FOLDER) as folder:
+        monkeypatch.setattr(shared_memory, "FOLDER", folder)
+        yield
+
+
+@pytest.mark.usefixtures("own_memory")
 def test_memory_that_nobody_uses_is_removed_when_another_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "IDLE", 0)
     monkeypatch.setattr(shared_memory, "LOOK_EVERY", 1)
@@ -207,12 +216,20 @@ def test_memory_that_nobody_uses_is_removed_when_another_is_made(tmp_path: Path,
     assert used.is_current()
 
 
-@pytest.fixture
-def own_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Shared memory in which no other process makes files."""
-    with tempfile.TemporaryDirectory(dir=shared_memory.FOLDER) as folder:
-        monkeypatch.setattr(shared_memory, "FOLDER", folder)
-        yield
+@pytest.mark.usefixtures("own_memory")
+def test_the_table_that_was_used_last_is_removed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "IDLE", SIZE)
+    monkeypatch.setattr(shared_memory, "LOOK_EVERY", 1)
+    monkeypatch.setattr(table_file, "_SAVED_EVERY", 0.0)
+    tables = [Stamps(tmp_path / name) for name in ("used", "idle")]
+    places = [memory_of_file(tmp_path / name) for name in ("used", "idle")]
+    for age, place in enumerate(places):
+        os.utime(place, (age, age))
+    tables[0].tick()
+    del tables
+    gc.collect()
+    Stamps(tmp_path / "another")
+    assert [place.exists() for place in places] == [True, False]
 
 
 @pytest.mark.usefixtures("own_memory")
