@@ -77,9 +77,9 @@ class Storm:
         if took > self.outcome.slowest.get(name, 0):
             self.outcome.slowest[name] = took
 
-    def see(self, page: Page, floor: int, status: int, body: bytes, user: str) -> None:
+    def see(self, page: Page, floor: int, status: int, body: bytes, user: str, word: str) -> None:
         """Compare an answer with the ledger: a floor read before it was asked for, and the version now."""
-        self.outcome.judge(page, (floor, self.ledger.version(page[1])), status, body, user)
+        self.outcome.judge(page, (floor, self.ledger.version(page[1])), status, body, user, word)
 
     def purge(self, pages: Iterable[Page], purge: Callable[[], object]) -> None:
         """Purge pages, and know that afterwards."""
@@ -129,7 +129,7 @@ def _visit(storm: Storm, site: Site, dice: random.Random) -> None:
         headers, user = {"Cookie": storm.cookies[number]}, f"user-{number}"
     floor = storm.ledger.floor(page)
     status, word, body = ask(site.app, path, headers=headers)
-    storm.see(page, floor, status, body, user)
+    storm.see(page, floor, status, body, user, word)
     storm.outcome.done[word or "no word"] += 1
 
 
@@ -210,6 +210,7 @@ def _purge_all(storm: Storm, site: Site, dice: random.Random) -> None:
 
 
 def _purge_prefix(storm: Storm, site: Site, dice: random.Random) -> None:
+    """Purge what a walk finds. A page that is being built for the first time is not stored yet, so it may be stored afterwards."""
     kind, start = dice.choice(("page", "gate", "stream", "hello")), str(dice.randrange(1, 7))
     things = [thing for thing in range(THINGS) if str(thing).startswith(start)]
     storm.ledger.edit(things[0])
@@ -221,7 +222,8 @@ def _purge_prefix(storm: Storm, site: Site, dice: random.Random) -> None:
         storm.outcome.fail(f"a purge by prefix hangs: {batch}")
     if batch.error or batch.failed:
         raise StoreError(batch.error)
-    storm.ledger.purged(_pages([kind, *(["flood"] if kind == "page" else [])], things), versions)
+    found = {outcome.url for outcome in batch}
+    storm.ledger.purged([(kind, thing) for thing in things if f"{HOST}/{kind}/{thing}" in found], versions)
 
 
 def _purge_softly(storm: Storm, site: Site, dice: random.Random) -> None:
