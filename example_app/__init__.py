@@ -31,7 +31,7 @@ class Defaults:
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """Create the site.
 
-    :param config: settings that win over the environment, where a variable ``NEWS_<KEY>`` sets ``<KEY>``
+    :param config: settings that take precedence over the environment, where a variable ``NEWS_<KEY>`` sets ``<KEY>``
         (``NEWS_THIRD_PARTY_URL``, ``NEWS_STALECACHE_MAX_AGE``), and over :class:`Defaults`.
     """
     app = Flask(__name__)
@@ -53,6 +53,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
 
 def tell_worker(response: Response) -> Response:
-    """Add the process that responds. Hooks run on every hit too, and the fields that they add are not stored."""
+    """Add a field with the id of the process that responds. Hooks run for hits too, and the fields that they add are not stored."""
     response.headers["X-Worker"] = str(os.getpid())
     return response

@@ -1,8 +1,8 @@
 """Login and members' pages, with Flask-Login as its documentation shows it.
 
-Forms from other sites are rejected without a token in the session. A token would set a session cookie for every visitor of the
-login form, and requests with that cookie bypass the cache. Instead, browsers state where a form was sent from
-(``Sec-Fetch-Site``, ``Origin``). In addition, the session cookie is ``SameSite=Lax``.
+Forms from other sites are rejected by the fields in which browsers state where a form was sent from (``Sec-Fetch-Site``,
+``Origin``), not by a token in the session. A token would set a session cookie for every visitor of the login form, and requests
+with that cookie bypass the cache. In addition, the session cookie is ``SameSite=Lax``.
 """
 
 import re

@@ -20,7 +20,7 @@ class Plan:
     """Times in the demo, in seconds.
 
     :param sleep: duration of a call of the slow partner.
-    :param query: seconds of a processor that the dashboard is computed for.
+    :param query: processor time that the dashboard takes.
     :param max_age: freshness of a page and of the number.
     :param pause: pause between a visitor's requests.
     :param backoff: the first and the longest pause after a failure.
@@ -45,7 +45,7 @@ class Plan:
 
 
 NORMAL = Plan(sleep=10, query=5, max_age=15, pause=1, backoff=(1, 2), in_a_row=20, between=0.25)
-# Visits that should find a page fresh, or the slow partner still busy, have seconds for that, since the tests share the machine.
+# The tests share the machine, so visits that should find a page fresh, or the slow partner still busy, have seconds for that.
 FAST = Plan(sleep=1.6, query=1.0, max_age=4, pause=0.1, backoff=(0.2, 0.4), in_a_row=10, between=0.08)
 
 
@@ -67,7 +67,7 @@ FRONT = Page("", re.compile(r'id="number">([^<]*)<'))
 BOXES = Page("", re.compile(r'class="comments">([^<]*)<.*id="number">([^<]*)<.*id="degrees">([^<]*)<', re.DOTALL))
 DASHBOARD = Page("dashboard", re.compile(r'id="total">([\d,]+)<'))
 SCREEN = Page("dashboard", DASHBOARD.value, {"X-Prefer-Stale": "1"})
-# The process that has computed it, too.
+# With the process that has computed it.
 COUNTER = Page("dashboard", re.compile(r'id="total">([\d,]+)<.*id="process">(\d+)<', re.DOTALL), SCREEN.headers)
 ARTICLE = Page("articles/the-ten-second-box", re.compile(r"<h1>([^<]*)<"))
 HEADLINE = Page("", re.compile(r'/the-ten-second-box">([^<]*)<'))
@@ -124,7 +124,7 @@ class Chapter:
 _STALE = "STALE( STALE| UPDATING)*"
 # A refresh of the previous chapter may have failed a moment ago.
 _STALE_FROM_BEFORE = "(STALE|UPDATING)( STALE| UPDATING)*"
-# On a busy machine, one of the concurrent visitors may arrive when the page is already stored, and a value in it be stale by then.
+# On a busy machine, one of the concurrent visitors may arrive when the page is stored, and a value in it is already stale.
 _COLD, _MADE = "MISS( MISS| STALE| UPDATING)*", "MISS( MISS| HIT| STALE| UPDATING)*"
 COLD = Chapter(
     "Nothing stored, {0.visitors} concurrent visitors: one call of each partner, and visitors do not wait for the slow one.",

@@ -1,4 +1,4 @@
-"""The part of the demo in which the dashboard is computed beside the front page: in the site, and in a process of its own."""
+"""The part of the demo in which the dashboard is computed while the front page is visited: in the site, and in another process."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ from example_app.visits import Stage, StoryFailed
 BUTTON = "counts"
 #: Seconds between two visits of the front page, and between two looks at the wall screen.
 PAUSE, LOOK = 0.02, 0.25
-#: The number of recounts of the dashboard, since the site may not know yet of a worker that has just started.
+#: The largest number of recounts of the dashboard: the site may not know yet of a worker that has just started.
 TRIES = 5
 
 
 def play(stage: Stage, worker: Callable[[], AbstractContextManager[object]]) -> None:
-    """Play it.
+    """Play this part of the demo.
 
     :param worker: runs a worker of the cache for the site.
     :raises StoryFailed: at the end of the first chapter with an unexpected result.

@@ -1,8 +1,8 @@
 """The demo of several hosts: ``python -m example_app.demo_hosts [--fast]``.
 
-It starts a Valkey, the third parties, and the news site twice, as two hosts have it: under gunicorn, with a directory of its
-own each. It visits both while a page is new, stale, purged and published, while the Valkey is gone, and once that is back
-without its data. It prints what visitors see and how often the partners were called, and compares that with what is promised.
+It starts a Valkey server, the third parties, and the news site twice, as on two hosts: each under gunicorn, with its own directory.
+It visits both hosts while a page is new, stale, purged and published, while Valkey is gone, and once Valkey is back without its
+data. It prints what visitors see and how often the partners were called, and compares that with the promises of the documentation.
 It stops its servers, and exits with 0 if all promises were kept.
 """
 
@@ -30,7 +30,7 @@ from example_app.valkey_server import Valkey, notice
 from example_app.visits import Stage, StoryFailed, next_of, session
 
 A, B = HOSTS = ("a", "b")
-#: Visitors come by one name, whichever host a load balancer chooses. It is a part of the keys.
+#: Visitors use one host name, whichever host a load balancer chooses. The name is a part of the keys.
 NAME = {"Host": "news.example"}
 FRONT = Page("", re.compile(r'id="number">([^<]*)<'), NAME)
 ARTICLE = Page("articles/the-ten-second-box", re.compile(r"<h1>([^<]*)<"), NAME)
@@ -75,7 +75,7 @@ class Story:
     def play(self) -> None:
         """Play all chapters.
 
-        :raises StoryFailed: if something can't be seen at all.
+        :raises StoryFailed: if a request gets an error, or no answer.
         """
         self._cold()
         self._stale()
@@ -180,12 +180,12 @@ class Story:
                 self._show(host, [self._heard(next_of(answers[host], deadline)) for _ in range(self.plan.visitors)])
 
     def _until_fresh(self, page: Page, *, quietly: bool = False) -> dict[str, Row]:
-        """Visit a page on both hosts until both have it fresh and whole, and return the last rows."""
+        """Visit a page on both hosts until both serve it fresh and whole, and return the last rows."""
         seen = self._until(page, lambda seen: all(_is_whole(rows[-1]) for rows in seen.values()), quietly=quietly)
         return {host: rows[-1] for host, rows in seen.items()}
 
     def _until_renewed(self, page: Page) -> dict[str, list[Row]]:
-        """Visit a fresh page until one host has had it stale, and both have the same one again; return all rows."""
+        """Visit a fresh page until one host has served it stale, and both serve the same fresh page again; return all rows."""
 
         def is_renewed(seen: dict[str, list[Row]]) -> bool:
             was_stale = any(row.status != "HIT" for rows in seen.values() for row in rows)
@@ -211,7 +211,7 @@ class Story:
         return seen
 
     def _shell(self, host: str, *words: str) -> str:
-        """Run a command of the cache on a host, print what it says, and return that."""
+        """Run a command of the cache on a host, and print and return its output."""
         print(f"    {host:<6}$ flask stalecache {' '.join(words)}", flush=True)
         told = self.shells[host](*words)
         for line in told.splitlines():
@@ -225,14 +225,14 @@ class Story:
         print(f"\n{self._chapters}. {heading.format(self.plan)}", flush=True)
 
     def _show(self, host: str, rows: Sequence[Row]) -> None:
-        """Print the rows of one host in one line: how often it had which status, the slowest, and the last value."""
+        """Print the rows of one host in one line: the count of each status, the slowest request, and the last value."""
         counts = Counter(row.status for row in rows)
         statuses = ", ".join(f"{count} {status}" for status, count in counts.items())
         slowest = max(row.seconds for row in rows)
         print(LAYOUT.format(host, statuses, f"{slowest:.3f} s", rows[-1].value), flush=True)
 
     def _heard(self, row: Row) -> Row:
-        """Return a row that is an answer.
+        """Return a row if it is a successful answer.
 
         :raises StoryFailed: if there was none, or an error.
         """
@@ -241,7 +241,7 @@ class Story:
         return row
 
     def _asked(self) -> dict[str, int]:
-        """Print and return how often each partner was called since this was asked last."""
+        """Print and return how often each partner was called since the last call of this method."""
         before, self._calls = self._calls, {name: self.stages[A].count(name) for name in PARTNERS}
         asked = {name: self._calls[name] - before[name] for name in PARTNERS}
         counts = ", ".join(f"{name} {count}" for name, count in asked.items() if count)
@@ -258,12 +258,12 @@ def _statuses(rows: dict[str, Row]) -> set[str]:
 
 
 def _is_whole(row: Row) -> bool:
-    """Whether a row is fresh, and shows what a partner or an editor has said."""
+    """Whether a row is a hit that shows a number, unlike placeholders."""
     return row.status == "HIT" and re.search(r"\d", row.value) is not None
 
 
 def _one(rows: dict[str, Row]) -> bool:
-    """Whether all rows show the same."""
+    """Whether all rows show the same value."""
     return len({row.value for row in rows.values()}) == 1
 
 
@@ -272,7 +272,7 @@ def _calls(number: int = 0, weather: int = 0, comments: int = 0) -> dict[str, in
 
 
 def _shell_of(settings: dict[str, object]) -> Callable[..., str]:
-    """Return what runs a command of the cache with the settings of a host, and returns what it says."""
+    """Return a function that runs a command of the cache with the settings of a host, and returns its output."""
 
     def run(*words: str) -> str:
         command = [sys.executable, "-m", "flask", "--app", "example_app:create_app", "stalecache", *words]
@@ -291,7 +291,7 @@ def _run(plan: Plan) -> int:
         print(f"{valkey.version}: {valkey.url}", flush=True)
         partner = stack.enter_context(third_party(plan.sleep, folder))
         sites, stages, shells = {}, {}, {}
-        # What a database would be for: articles and logins are the same on both hosts.
+        # In place of a database: both hosts have the same articles and logins.
         common = {
             "THIRD_PARTY_URL": partner.url,
             "SECRET_KEY": f"demo-{token_urlsafe()}",

@@ -37,7 +37,8 @@ def edit(slug: str) -> str | Response | tuple[str, int]:
         return render_template("edit.html", article=article, problem="Title, summary and text must not be empty."), 400
     publish(article)
     try:
-        # After the article is stored for all workers: a page that is built between the two steps would contain the old one.
+        # Purged last: a page that is built after a purge and before the article is stored for all workers would keep the old
+        # article.
         cache.purge(tag=article.tag)
     except StoreError:
         current_app.logger.exception("%s was published, but its pages could not be purged", slug)

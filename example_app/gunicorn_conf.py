@@ -6,7 +6,7 @@ workers = 2
 worker_class = "gthread"
 # Enough for all of the demo's first visitors, because the kernel may give all of them to one worker.
 threads = 16
-# A visitor of the demo uses the same connection again after the longest wait.
+# A visitor of the demo reuses its connection, even after the longest wait.
 keepalive = 75
 graceful_timeout = 2
 # The socket is in the home directory, where two demos would share it.

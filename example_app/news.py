@@ -39,7 +39,11 @@ def dashboard() -> str:
 
 
 def counted(articles: int, seconds: float) -> list[int]:
-    """Count the visits of so many articles in a log that is made up, for so many seconds of a processor."""
+    """Count the visits of each article in an imaginary log.
+
+    :param articles: the number of articles.
+    :param seconds: the processor time that the counting takes.
+    """
     until, counts = time.thread_time() + seconds, [random.randint(100, 9999) for _ in range(articles)]
     while time.thread_time() < until:
         for _ in range(1000):

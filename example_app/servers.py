@@ -32,7 +32,7 @@ class Server:
     log: Path
 
     def check(self) -> None:
-        """Do nothing while it runs.
+        """Check that it still runs.
 
         :raises ServerFailed: when it has ended, with the end of its output.
         """
@@ -63,7 +63,7 @@ def news_site(settings: Mapping[str, object], folder: Path) -> Iterator[Server]:
     secret = f"demo-{token_urlsafe()}"
     settings = {"STALECACHE_DIR": folder / "cache", "ARTICLES_DIR": folder / "articles", "SECRET_KEY": secret, **settings}
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        # Passed on open, so that no other process can take the port in between.
+        # Passed on as an open socket, so that no other process can take the port.
         fd = listening.fileno()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
         command = [sys.executable, "-m", "gunicorn", "-c", "python:example_app.gunicorn_conf", "-b", f"fd://{fd}"]
@@ -108,7 +108,7 @@ def process(
     :param url: the URL that it will have.
     """
     with ExitStack() as stack:
-        # A signal must not come between the start of a process and the note that it is to be stopped.
+        # A signal must not come between the start of a process and the registration of its stop.
         with log.open("ab") as output, held_back():
             started = subprocess.Popen(
                 command,
@@ -126,7 +126,7 @@ def process(
 
 
 def environment(settings: Mapping[str, object]) -> dict[str, str]:
-    """Return this process's environment, less what would change the story, plus the site's settings."""
+    """Return this process's environment, without variables that would change the demo, plus the site's settings."""
     ours = ("NEWS_", "FLASK_", "GUNICORN_")
     others = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return others | {"NO_PROXY": "127.0.0.1"} | {f"NEWS_{name}": str(value) for name, value in settings.items()}
@@ -146,7 +146,7 @@ def _stop(running: subprocess.Popen[bytes]) -> None:
 def until(condition: Callable[[], T], server: Server) -> T:
     """Wait until the condition is true, and return what it returned.
 
-    :raises ServerFailed: when the server ends, or does not get there within :data:`START_LIMIT` seconds.
+    :raises ServerFailed: when the server ends, or the condition is not true within :data:`START_LIMIT` seconds.
     """
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""A signal, or a server that fails, ends a demo in order, so that it stops the servers that it has started."""
+"""Ends a demo in order after a signal or the failure of a server, so that the demo stops the servers that it has started."""
 
 import signal
 import sys
@@ -37,7 +37,7 @@ def until_stopped(run: Callable[[], int]) -> int:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Let a signal wait until the end."""
+    """Hold signals back until the block ends."""
     _pending.clear()
     _held.append(True)
     try:
@@ -48,7 +48,7 @@ def held_back() -> Iterator[None]:
             _stop(_pending[0])
 
 
-#: Whether signals wait, and those that do.
+#: Not empty while signals are held back; and the numbers of these signals.
 _held: list[bool] = []
 _pending: list[int] = []
 

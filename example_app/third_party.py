@@ -36,11 +36,11 @@ class Mode(Enum):
 
     #: An answer after the sleep.
     OK = "ok"
-    #: Of two calls the first fails, with a 500 and a reset connection in turn.
+    #: Every other call fails, from the first one on, with a 500 and a reset connection in turn.
     FLAKY = "flaky"
     #: A 503.
     FAIL = "fail"
-    #: Nothing, while the mode lasts.
+    #: No answer while the mode lasts.
     HANG = "hang"
     #: A closed connection.
     DOWN = "down"
@@ -79,7 +79,7 @@ def seconds(text: str) -> float:
 class Partner:
     """One of the partners, and its current mode.
 
-    :param answer: makes its answer.
+    :param answer: returns the body of its answer.
     :param sleep: duration of a call in seconds.
     """
 
@@ -101,7 +101,7 @@ class Partner:
             return next(self._turn) if self.mode is Mode.FLAKY else _OUTCOMES[self.mode]
 
     def _left(self, began: float) -> float | None:
-        """Return for how many seconds more a call is held; ``None``: until something changes."""
+        """Return how many more seconds a call is held; ``None``: until something changes."""
         if self.mode is Mode.HANG:
             return None
         return began + self.sleep - time.monotonic() if self.mode in (Mode.OK, Mode.FLAKY) else 0.0
@@ -109,7 +109,7 @@ class Partner:
     def tell(self, what: str, text: str) -> None:
         """Set the mode or the sleep.
 
-        :raises ValueError: if there is no such mode, or that is no number of seconds.
+        :raises ValueError: if the text is no mode, or no number of seconds.
         """
         with self._changed:
             if what == "sleep":
@@ -196,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(outcome.value, "The partner fails.")
         elif outcome is Outcome.RESET:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-            # By its descriptor, since a server that ends a connection in order says goodbye first.
+            # By its descriptor: a server that closes a connection in order would send a FIN first.
             socket.close(self.connection.detach())
 
     def _answer(self, status: int, text: str) -> None:

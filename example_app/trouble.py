@@ -10,12 +10,12 @@ from example_app.third_party import PARTNERS
 from example_app.visits import Stage
 
 BUTTON = "partners"
-#: Seconds between two times that an editor presses it.
+#: The shortest time between two presses of the button, in seconds.
 PATIENCE = 1.0
 
 
 def play(stage: Stage) -> None:
-    """Play it.
+    """Play this part of the demo.
 
     :raises StoryFailed: at the end of the first chapter with an unexpected result.
     """

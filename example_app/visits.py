@@ -37,7 +37,7 @@ class Stage:
         self.calls = dict.fromkeys(PARTNERS, 0)
         self.began = time.monotonic()
         self._opened = ExitStack()
-        # One visitor on one connection, so that a refresh that holds the connection would be seen.
+        # One visitor on one connection, so that a refresh that holds the connection would be noticed.
         self.visitor = self._opened.enter_context(session())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The parts of one app, wired to it."""
+"""Builds the parts of one app, and installs them in it."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ from .stores.shared.store import RedisStore
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """The parts of one app; it is ``app.extensions["stalecache"]``.
+    """The parts of one app, kept as ``app.extensions["stalecache"]``.
 
     :ivar settings: the checked configuration.
     :ivar engine: answers requests.
     :ivar pages: the cached views.
     :ivar calls: the fetch functions; ``None`` if caching is off: they run as if they were not decorated.
-    :ivar sessions: the app as sessions of ``requests`` know it; ``None`` if caching is off: nothing they do is cached.
-    :ivar middleware: where requests arrive; ``None`` if caching is off.
+    :ivar sessions: engine and threads for sessions of ``requests``; ``None`` if caching is off: their requests are not cached.
+    :ivar middleware: the middleware through which requests enter the app; ``None`` if caching is off.
     :ivar scheduler: runs batches.
     :ivar bulk: purges, refreshes and warms many entries.
     :ivar counters: the counts of this process.
@@ -84,10 +84,10 @@ class AppState:
 
     @classmethod
     def of(cls, app: Flask, own: Any, functions: Iterable[FetchFunction], holes: HoleFunctions) -> AppState:
-        """Build the parts of an app. Nothing of the app is changed yet.
+        """Build the parts of an app. The app itself is not changed yet.
 
-        :param own: the store, if it is not the one that is configured.
-        :param functions: the fetch functions that are known by now.
+        :param own: the store that was given in code; ``None``: the configured one.
+        :param functions: the fetch functions decorated so far.
         :param holes: the functions that fill holes of pages.
         """
         settings = config.read(app.config)
@@ -99,10 +99,10 @@ class AppState:
 
     @classmethod
     def beside(cls, app: Flask, live: AppState, engine: Engine) -> AppState:
-        """Build a second set of parts of an app, which explains its answers. It does not install them.
+        """Build a second set of an app's parts, which adds explanations to its answers. The set is not installed.
 
-        :param live: the set that is installed.
-        :param engine: has the store of the second set.
+        :param live: the installed set.
+        :param engine: the engine of the second set, which has that set's store.
         """
         entered = app.wsgi_app if live.middleware is None else live.middleware.app
         return cls._of_engine(app, entered, engine, (), live.holes, is_installed=False)
@@ -119,7 +119,7 @@ class AppState:
         is_installed: bool = True,
     ) -> AppState:
         settings = engine.settings
-        # One for all front ends: with app.debug it is the time of the start, and they must agree on it.
+        # Shared by all front ends: with app.debug the version is the time of the start, and all of them must use the same one.
         version = AppVersion(settings.version, time.time(), lambda: app.debug, settings.debug_errors)
         known = KnownHoles(app, settings.holes, settings.hooks_set_g, is_for_page, engine.complaints)
         filling = AppHoles(app, holes, known, template_holes(app), engine.complaints)
@@ -141,10 +141,10 @@ class AppState:
 
 
 def set_up(app: Flask, own: Any, functions: Collection[FetchFunction], holes: HoleFunctions) -> AfterResponseMiddleware | None:
-    """Build the parts of an app, install them, and return where its requests arrive; ``None`` if caching is off.
+    """Build the parts of an app, install them, and return the middleware; ``None`` if caching is off.
 
-    :param own: the store, if it is not the one that is configured.
-    :param functions: the fetch functions that are known by now.
+    :param own: the store that was given in code; ``None``: the configured one.
+    :param functions: the fetch functions decorated so far.
     :param holes: the functions that fill holes of pages.
     :raises ConfigError: for an unknown key, a value that is not accepted, or a cache directory that can't be used.
     """
@@ -160,17 +160,17 @@ def set_up(app: Flask, own: Any, functions: Collection[FetchFunction], holes: Ho
 
 
 def prepare_for_calls(app: Flask) -> None:
-    """Let the contexts of an app note what its fetch functions ask about them. Without such functions, hits are spared it."""
+    """Let the contexts of an app note when they begin, which its fetch functions need. Without those, hits are spared the cost."""
     note_beginnings(app, seq_of_request(state_of(app).engine.store))
 
 
 def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -> None:
-    """Put the parts into the path of a request."""
-    # The first hook that an app can register runs when the request object has been read already: by URL matching and the session.
+    """Hook the parts into the request handling of an app."""
+    # Even the first hook of an app would be too late: URL matching and the session have read the request object by then.
     app.request_class = observed_request_class(app.request_class, state.settings.ignored_readers)
-    # Hooks and teardown end before the server has sent the response and closed it, which is when refreshes are handed over.
+    # Refreshes are handed over when the server has sent the response and closed it. Hooks and teardown functions end before that.
     app.wsgi_app = middleware  # type: ignore[method-assign]
-    # No hook is sure to be the last one before the session is saved, or to see the response that is sent.
+    # No hook is guaranteed to be the last one before the session is saved, or to see the response as it is sent.
     around_user_exceptions(app, answer_once)
     if state.settings.session_opener is not None:
         APPS_WITH_OPENER.add(app)
@@ -180,13 +180,13 @@ def _install(app: Flask, state: AppState, middleware: AfterResponseMiddleware) -
 
 
 class _GatewayBehind:
-    """The gateway of an app, which is opened only if the configuration or a view asks for it."""
+    """The gateway of an app, which is opened only if the configuration or a view needs it."""
 
     def __init__(self, doorway: AfterResponseMiddleware) -> None:
         self._doorway = doorway
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
-        """Return how an entry of the gateway's is renewed, or why it can't be; ``None`` if it is not the gateway's."""
+        """Return how an entry of the gateway is renewed, or why it can't be renewed; ``None`` if the entry is not the gateway's."""
         gateway = self._doorway.gateway
         return gateway.renewal_of(entry) if isinstance(gateway, Gateway) else None
 
@@ -200,7 +200,7 @@ def state_of(app: Flask) -> AppState:
 def app_of_context(what: str) -> Flask:
     """Return the current app; raise :class:`ConfigError` outside an app context.
 
-    :param what: needs it.
+    :param what: the call that needs the app, for the message.
     """
     if not has_app_context():
         raise ConfigError(f"{what} needs to know the app: call it in a request, or under `with app.app_context():`")
@@ -208,9 +208,9 @@ def app_of_context(what: str) -> Flask:
 
 
 def _discard_visitors_session(context: RequestContext) -> None:
-    """Keep a refresh that carries its visitor's cookies from acting as the visitor.
+    """Keep a refresh that carries a visitor's cookies from saving that visitor's session.
 
-    The gateway's refresh has them where a page varies on them.
+    A refresh of the gateway has cookies if the page varies on them.
     """
     environ = plain_environ(context.request)
     if AS_VISITOR.get() or GIVEN_SESSION in environ or (REFRESHING in environ and "HTTP_COOKIE" in environ):

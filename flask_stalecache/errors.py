@@ -16,17 +16,17 @@ class ConfigError(StaleCacheError, ValueError, TypeError):
 
 
 class StoreError(StaleCacheError):
-    """The store can't be read or written. Visitors never see it: requests bypass the cache, and it is counted and logged."""
+    """The store can't be read or written. Visitors never see this: requests bypass the cache, and it is counted and logged."""
 
 
 class PurgedHereOnly(StoreError):
-    """A purge has reached this host only, since the server that hosts share can't be used. Once it is back, others hear of it."""
+    """A purge has reached only this host, since the server that hosts share can't be used. Other hosts purge once it is back."""
 
 
 class BatchQueueFull(StoreError):
-    """A batch was not begun, and nothing was purged or refreshed: too many others of this process wait for their turn.
+    """A batch was not begun, and nothing was purged or refreshed: too many other batches of this process wait for their turn.
 
-    It is a :class:`StoreError`, so that code that handles a purge that was not possible handles this one too.
+    It is a :class:`StoreError`, so that code that handles a failed purge handles this error too.
     """
 
 
@@ -46,7 +46,7 @@ class BrokenValue(StaleCacheError):
 
 
 class UnstorableValue(StaleCacheError):
-    """A value that the store would not return unchanged. Callers never see it: they get the value itself."""
+    """A value that the store would not return unchanged. Callers never see this error: they get the value itself."""
 
 
 class UnkeyableArgument(StaleCacheError, TypeError):

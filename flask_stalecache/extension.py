@@ -75,17 +75,17 @@ class StaleCache:
         self._middlewares: WeakSet[AfterResponseMiddleware] = WeakSet()
         self._apps: WeakSet[Flask] = WeakSet()
         self._has_gateway_views = False
-        #: The functions that fill holes of pages, which may be decorated later than an app is set up.
+        #: The functions that fill holes of pages. They may be decorated after an app is set up.
         self._holes = HoleFunctions()
         if app is not None:
             self.init_app(app)
 
-    if not TYPE_CHECKING:  # Type checkers shall complain of names that do not exist.
+    if not TYPE_CHECKING:  # Hidden, so that type checkers report names that do not exist.
 
         def __getattr__(self, name: str) -> Never:
-            """Say what to write for a method of Flask-Caching's.
+            """Raise an error that says what to write instead of a method of Flask-Caching.
 
-            :raises AttributeError: always; the attributes that exist are found before.
+            :raises AttributeError: always, since Python calls this only for attributes that do not exist.
             """
             hint = f": {METHODS[name]}" if name in METHODS else ""
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}", name=name, obj=self)
@@ -153,8 +153,8 @@ class StaleCache:
         :param session: keys of the session whose values the page depends on; or a mapping of keys to callables that make a string
             of a value (``None`` without it).
         :param ignored_parameters: query parameters that the page does not depend on: names, or patterns such as ``utm_*``.
-        :param sort_query: ``?a=1&b=2`` and ``?b=2&a=1`` are one page: the order of query parameters is not in the key; that of
-            several values of one name is. Default false.
+        :param sort_query: ``?a=1&b=2`` and ``?b=2&a=1`` are one page: the order of query parameters is not in the key, but the
+            order of several values of one name is. Default false.
         :param key: a callable without arguments. Its result (a string, a number, or a tuple of those) replaces path and query in
             the key.
         :param statuses: a mapping of status to lifetime (``None``: ``max_age``) of more statuses to store. By default 200, 301 and
@@ -162,23 +162,23 @@ class StaleCache:
         :param tags: names by which :meth:`purge` finds the page; or a callable that takes the view's arguments and returns names.
         :param unless: a callable without arguments. If it returns a true value, this request bypasses the cache.
         :param renew: a callable without arguments. If it returns a true value, this request skips the stored page and runs the
-            view. Its answer replaces the stored page, if it may be stored like any other one.
+            view. Its answer replaces the stored page, if it meets the usual conditions for storing.
         :param response_filter: a callable that takes the response. If it returns a false value, the response is not stored.
-        :param unset: response fields that are taken away from a page before it is stored, such as ``Set-Cookie``, which would
-            keep it out of the store. The visitor whose request made the page gets it without them too. A page that is not stored
-            keeps them. The cookies of sessions and logins are never taken away: their pages are not stored.
+        :param unset: response fields that are removed from a page before it is stored, such as ``Set-Cookie``, which would keep the
+            page out of the store. The visitor whose request made the page does not get these fields either. A page that is not
+            stored keeps them. The cookies of sessions and logins are never removed: pages that set them are not stored.
         :param prefer_stale: true: serve a stored page however old it is, and run the view only if none is stored. ``False``: never
             do so. A callable without arguments decides for each request. Default: ``STALECACHE_PREFER_STALE``, or the request's
             ``STALECACHE_PREFER_STALE_HEADER`` or ``_COOKIE``.
         :param wait: how long a visitor waits for the refresh of a page that stale-if-error covers. Then the stored page is served
-            and the refresh continues in the background. Default: no limit. With ``STALECACHE_REFRESH_WORKERS = 0`` there is no
-            background, and no limit.
+            and the refresh continues in the background. Default: no limit. With ``STALECACHE_REFRESH_WORKERS = 0`` nothing runs in
+            the background, and there is no limit.
         :param lock_timeout: how long to wait for another request's call of the view. Default: ``STALECACHE_LOCK_TIMEOUT``.
         :param refresh_ahead: a hit within this time before the end of freshness starts a refresh; at most half of the freshness.
             Default 0.
         :param jitter: the share of ``max_age``, from 0 to 1, by which freshness is shortened at random. Default 0.1.
-        :param min_uses: the number of requests, within ``STALECACHE_MIN_USES_WITHIN`` seconds, from which on a page is stored: 1 to
-            255. Default 1: the first answer is stored.
+        :param min_uses: store a page at its nth request within ``STALECACHE_MIN_USES_WITHIN`` seconds: 1 to 255. Default 1: the
+            first answer is stored.
         :param ignore_session: the page does not depend on the session, although code reads it. Default false.
         :param gateway: serve hits before the app is entered, so that no ``before_request`` hook runs. Default false.
         :raises ConfigError: for a value that is not accepted, or an unknown parameter.
@@ -267,7 +267,7 @@ class StaleCache:
         :param max_concurrency: how many calls may run at a time in one process. A further call returns the stored value or the
             fallback, or raises :class:`OriginBusy`. Default: no limit; 8 with ``wait``.
         :param suspend_after: after this many failures in a row, over all keys and all workers of the machine, the function is not
-            called. Default: it always is.
+            called. Default: it is always called.
         :param suspend_for: how long it is not called. Then one call is tried.
         :param failures: exception classes and HTTP statuses that count as a failure; or a callable that takes the exception or
             value. Default: any exception, and a ``requests.Response`` with 429, 500, 502, 503 or 504. 404 and 410 do not count.
@@ -341,9 +341,9 @@ class StaleCache:
         page, in the visitor's request. Elsewhere it is a plain call. The function returns a ``str``, which templates escape, or a
         ``Markup``. Its arguments are JSON values.
 
-        :param fallback: a text, or a callable that takes the arguments and returns one, for a visitor for whom the function fails.
-            Default: nothing is shown, and the error is logged; with ``app.debug`` it is raised.
-        :param name: its name in stored pages. Default: that of its module and its own.
+        :param fallback: a text to show if the function fails, or a callable that takes the arguments and returns one. Default:
+            nothing is shown, and the error is logged; with ``app.debug`` it is raised.
+        :param name: the name of the hole in stored pages. Default: the names of the function's module and of the function.
         :raises ConfigError: if another function has that name, or for an unknown parameter.
         """
         if unknown:
@@ -376,20 +376,20 @@ class StaleCache:
 
         :param max_age: seconds of freshness of responses that name none. Default: HTTP's heuristic, which gives 0 without a
             Last-Modified.
-        :param stale_while_revalidate: seconds after freshness in which a response is returned immediately and refreshed in the
-            background, where it names none (RFC 5861 section 3). Default 0.
-        :param stale_if_error: seconds after freshness in which it is returned if the third party can't be reached, breaks off, or
-            answers 429, 500, 502, 503 or 504, where it names none (RFC 5861 section 4). Default 0.
+        :param stale_while_revalidate: for responses that name none: seconds after freshness in which a response is returned
+            immediately and refreshed in the background (RFC 5861 section 3). Default 0.
+        :param stale_if_error: for responses that name none: seconds after freshness in which a response is returned if the third
+            party can't be reached, breaks off, or answers 429, 500, 502, 503 or 504 (RFC 5861 section 4). Default 0.
         :param ignored_parameters: query parameters that are sent but not part of the key: names, or patterns such as ``utm_*``.
-        :param vary: request fields that are part of the key, whatever a third party names in ``Vary``: a header with an API key; or
-            a mapping of field to a callable that normalises its value (or ``None`` where it is absent).
-        :param statuses: status to lifetime in seconds (``None``: ``max_age``) where the response names none, added to 200, 301 and
-            308.
-        :param tags: names on the responses, by which :meth:`purge` finds them.
+        :param vary: request fields that are part of the key, whatever a third party names in ``Vary``, such as a header with an API
+            key; or a mapping of fields to callables that normalise a value (``None`` if the field is absent).
+        :param statuses: a mapping of status to lifetime in seconds (``None``: ``max_age``) for responses that name none, in
+            addition to 200, 301 and 308.
+        :param tags: names by which :meth:`purge` finds the responses.
         :param prefer_stale: return a stored response however old it is, and refresh it in the background. Default:
             ``STALECACHE_PREFER_STALE``.
-        :param wait: the longest time in seconds to wait for the refresh of a response that stale-if-error covers. The refresh goes
-            on in the background, and the stored response is returned. Default: no limit.
+        :param wait: the longest time in seconds to wait for the refresh of a response that stale-if-error covers. Then the stored
+            response is returned, and the refresh continues in the background. Default: no limit.
         :param lock_timeout: the longest time in seconds to wait for another caller's request. Default ``STALECACHE_LOCK_TIMEOUT``.
         :param inherit: pages and values made from responses inherit their tags and their freshness. Default true.
         :param adapter: sends requests to third parties, such as ``HTTPAdapter(max_retries=3)``. Default: a new ``HTTPAdapter``.
@@ -561,14 +561,15 @@ class StaleCache:
     def run_refresh(self, job: Mapping[str, Any]) -> str:
         """Run a refresh that another process has handed over with ``STALECACHE_REFRESHER``, in this thread.
 
-        The lock of the key is held meanwhile, so that it does no harm if a queue delivers one twice. Needs an app context.
+        The lock of the key is held while the refresh runs, so that a job that a queue delivers twice does no harm. Needs an app
+        context.
 
         :param job: the argument of the refresher's ``submit``.
         :return: ``"stored"``: the new page or value is stored. ``"fresh"``: there was nothing to do, since another process has
             refreshed or purged it, or since its origin failed a short while ago. ``"busy"``: another process is refreshing it.
             ``"failed"``: its origin failed, or its answer can't be stored. ``"expired"``: it is too late, or nothing is stored any
             more.
-        :raises RefreshRefused: if it can't be run here: it is of another app or version, or what is given is no refresh.
+        :raises RefreshRefused: if the job can't be run here: it belongs to another app or version, or is not a refresh.
         """
         return state_of(app_of_context("run_refresh()")).bulk.run_refresh(job)
 
@@ -584,8 +585,8 @@ class StaleCache:
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the cache directory, including ended ones. Needs an app context.
 
-        A process that is killed loses none of them. With a server that hosts share, they are those of all hosts, of the others as
-        these have told them last. With a store of your own they are the numbers of this process.
+        The numbers of a killed process are not lost. With a server that hosts share, the numbers are those of all hosts; those of
+        the other hosts are as last reported. With a store of your own, they are those of this process only.
         """
         return state_of(app_of_context("stats()")).engine.runtime.stats()
 
@@ -604,8 +605,8 @@ class StaleCache:
     def max_age(self, seconds: Duration) -> None:
         """In a cached view or fetch function: limit the freshness of this result.
 
-        It can shorten the freshness that code, response and configuration give, not lengthen it. Of several calls the shortest
-        counts.
+        It can shorten the freshness that code, response and configuration give, not lengthen it. After several calls, the shortest
+        time applies.
 
         :param seconds: 0 or more; 0 makes the entry stale immediately.
         :raises ConfigError: for anything else.
@@ -618,7 +619,7 @@ class StaleCache:
 
         ``app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=is_admin)``
         """
-        # Not every site shows it, and its modules take a tenth of the time that importing this package takes.
+        # Not every site shows the dashboard, and its modules take a tenth of the time that importing this package takes.
         from .dashboard.blueprint import Dashboard
 
         return Dashboard(self._functions)
@@ -630,9 +631,9 @@ class StaleCache:
 
 
 class _ViewDecorator:
-    """The decorator that ``cached()`` returns. It decorates a view once, however often it is applied to it.
+    """The decorator that ``cached()`` returns. It decorates each view once, however often it is applied to the view.
 
-    A resource of flask-restful or flask-restx applies its ``method_decorators`` to the bound method, again for each request.
+    A resource of flask-restful or flask-restx applies its ``method_decorators`` to the bound method anew for each request.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -657,7 +658,7 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
 
     @wraps(view)
     def answer(*args: P.args, **kwargs: P.kwargs) -> R:
-        # The values of request_context() and state_of(), which raise if there is none.
+        # Read directly, since every hit gets here. request_context() and state_of() return the same, or raise an error.
         context = request_context_variable.get(None) or request_context()
         state = context.app.extensions.get(NAME) or state_of(context.app)
         if not state.settings.enabled:
@@ -671,7 +672,7 @@ def _decorated(view: Callable[P, R], policy: Policy) -> Callable[P, R]:
 
 
 def _check_setup(what: str, unknown: Iterable[str], known: str) -> None:
-    """Raise :class:`ConfigError` for a parameter that is unknown where an app is set up."""
+    """Raise :class:`ConfigError` if a call that sets up an app was given an unknown parameter."""
     for name in unknown:
         raise ConfigError(f"{what} has no parameter {name!r}: {SETUP.get(name, f'the nearest is {known}')}")
 

@@ -22,7 +22,7 @@ from .frontends.memoize.fragments import OPTIONS, Tag, answer, note_made
 from .frontends.response.template_holes import show_tag
 
 _EXTENSIONS = {"cache": "flask_stalecache.jinja.CacheExtension", "hole": "flask_stalecache.jinja.HoleExtension"}
-#: Names that Jinja gives a meaning which the body of a fragment, rendered on its own, has not.
+#: Names with a meaning in Jinja that the body of a tag, rendered on its own, lacks; and what to write for them in a fragment.
 _OF_JINJA = {
     "loop": "{% set index = loop.index %} before the tag, and name index in it",
     "caller": "the tag inside of what calls the macro",
@@ -34,7 +34,7 @@ _OF_JINJA = {
 
 
 def install(app: Flask) -> None:
-    """Give the templates of an app the tags, without making its environment early: the app may not have set its options yet."""
+    """Add the tags to the templates of an app, without creating its environment early: the app may not have set its options yet."""
     if "jinja_env" in vars(app):
         known = {tag for each in app.jinja_env.extensions.values() for tag in each.tags}
         for tag, extension in _EXTENSIONS.items():
@@ -48,12 +48,12 @@ def install(app: Flask) -> None:
 
 
 class _Written(NamedTuple):
-    """The parts of a tag.
+    """The parsed arguments of a ``{% cache %}`` tag.
 
-    :ivar max_age: the expression of its freshness.
+    :ivar max_age: the expression of the freshness.
     :ivar name: the name of the fragment.
-    :ivar vary: the expressions that it is cached by.
-    :ivar options: the expressions of its options.
+    :ivar vary: the expressions that the fragment is cached by.
+    :ivar options: the expressions of the options.
     """
 
     max_age: nodes.Expr
@@ -171,7 +171,7 @@ class HoleExtension(Extension):
         return show_tag(current_flask_app(), context, name, reads, values)
 
 
-#: The beginning of the names of blocks that are the bodies of tags, and of those that are the bodies of holes.
+#: Prefixes of the names of blocks: those of the bodies of all tags, and those of the bodies of holes.
 _BLOCK = "stalecache_"
 _HOLE = f"{_BLOCK}hole_"
 _NOT_IN_HOLE: dict[type[nodes.Node], str] = {
@@ -181,13 +181,13 @@ _IN_HOLE = {"loop": "write {% hole index=loop.index %}, and use index in it"}
 
 
 def _digest_of(template: str, body: list[nodes.Node]) -> str:
-    """Return what identifies the body of a tag: another body has another name."""
+    """Return a digest of the body of a tag, so that another body has another name."""
     return sha256(repr((template, body)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _called_with_block(called: nodes.Expr, block: str, body: list[nodes.Node], line: int) -> list[nodes.Node]:
     """Return the nodes of a tag: its call, and its body as a block that only the call renders."""
-    # Its URLs and key don't depend on where it is in the template, and its text not on the autoescape around it.
+    # The body's URLs and key don't depend on its place in the template, and its escaping follows the context that renders it.
     given = nodes.Getattr(nodes.Getattr(nodes.ContextReference(), "eval_ctx", "load"), "autoescape", "load")
     escaped = nodes.ScopedEvalContextModifier([nodes.Keyword("autoescape", given)], body)
     never = nodes.If(nodes.Const(False), [nodes.Block(block, [escaped], False, False)], [], [])
@@ -195,7 +195,7 @@ def _called_with_block(called: nodes.Expr, block: str, body: list[nodes.Node], l
 
 
 def _names_read(body: nodes.Template) -> set[str]:
-    """Return the names that a body reads and does not set, those of globals too."""
+    """Return the names that a body reads and does not set, including names of globals."""
     names = list(body.find_all(nodes.Name))
     own = {each.name for each in names if each.ctx != "load"}
     return find_undeclared_variables(body) | ({each.name for each in names} - own)
@@ -241,7 +241,7 @@ def _written(parser: Parser, line: int) -> _Written:
 
 
 def _label(node: nodes.Node) -> str:
-    """Return an expression about as it is written."""
+    """Return roughly the source text of an expression."""
     if isinstance(node, nodes.Name):
         return node.name
     if isinstance(node, nodes.Getattr):
@@ -260,7 +260,7 @@ class _Substitution(NodeTransformer):
         self._names = names
 
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
-        """Return the node that stands in the place of another."""
+        """Return a name in place of one of the expressions, or else the node with its children visited."""
         for expression, name in self._names:
             if node == expression:
                 return nodes.Name(name, "load", lineno=node.lineno)
@@ -268,7 +268,7 @@ class _Substitution(NodeTransformer):
 
 
 def _substituted(body: list[nodes.Node], values: dict[str, nodes.Expr]) -> list[nodes.Node]:
-    """Give the expressions that a fragment is cached by the values that they had at the tag."""
+    """Return the body with names in place of the expressions that the fragment is cached by, for their values at the tag."""
     whole = nodes.Template(body)
     assigned = {each.name for each in whole.find_all(nodes.Name) if each.ctx != "load"}
     names = [

@@ -1,4 +1,4 @@
-"""A Prometheus collector. ``prometheus_client`` is an optional dependency, and imported only when one is made."""
+"""A Prometheus collector. ``prometheus_client`` is an optional dependency, imported only when a collector is created."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class StaleCacheCollector(Collector):
     """Exports the statistics of all processes that share a cache directory, including those that have ended.
 
     It counts nothing itself: each scrape reads what :meth:`StaleCache.stats` returns for this host. So every worker of a host
-    returns the same metrics, and the multiprocess mode of ``prometheus_client`` has nothing to merge. Hosts that share a server
-    are targets of their own: Prometheus adds them up.
+    returns the same metrics, and the multiprocess mode of ``prometheus_client`` has nothing to merge. Each of the hosts that share
+    a server is a separate target: Prometheus adds them up.
 
     :param app: the app, set up by :class:`StaleCache`; or a :class:`GatewayCache`.
     :raises ConfigError: for anything else, or if prometheus-client is not installed.
@@ -48,7 +48,7 @@ class StaleCacheCollector(Collector):
             return []
 
     def describe(self) -> Iterable[Metric]:
-        """Return the metrics without values: registering the collector reads nothing, and registering it twice is an error."""
+        """Return the metrics without values, so that registering the collector reads no statistics; doing it twice is an error."""
         return list(self._families(Registry(Counters()).read(0, 0, None)))
 
 

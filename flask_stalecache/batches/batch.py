@@ -49,7 +49,7 @@ class Batch:
     :ivar finished: whether it has ended.
     :ivar cancelled: whether it was cancelled.
     :ivar error: why it ended early; "" if it did not.
-    :ivar acknowledged: which hosts have heard all of its purges so far, if they share a server; otherwise ``None``.
+    :ivar acknowledged: which hosts have acknowledged all of its purges so far, if they share a server; otherwise ``None``.
     """
 
     def __init__(self, kind: str, on_progress: Callable[[Batch], object] = lambda batch: None) -> None:
@@ -67,7 +67,7 @@ class Batch:
         self._process = this_process()
         self._outcomes: deque[Outcome] = deque(maxlen=KEPT)
         self._count = 0
-        # Held by itself: a condition takes it in Python code, where an exception of a signal's handler leaves it taken.
+        # The lock is taken directly: a condition takes it in Python code, where an exception of a signal handler leaves it locked.
         self._mutex = threading.RLock()
         self._changed = threading.Condition(self._mutex)
 
@@ -115,7 +115,7 @@ class Batch:
     # -- for the workers -----------------------------------------------------------------------------------------
 
     def add_purge(self, heard: Acknowledged | None) -> None:
-        """Note which hosts have heard a purge."""
+        """Record which hosts have acknowledged a purge."""
         with self._mutex:
             self.acknowledged = heard if self.acknowledged is None else self.acknowledged.and_then(heard)
 

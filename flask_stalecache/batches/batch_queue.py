@@ -1,4 +1,4 @@
-"""The batches of one process that wait for their turn. Their number is limited: none is dropped, so a further one is refused."""
+"""The batches of one process that wait for their turn. None is dropped: beyond a limit, further batches are refused."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..errors import BatchQueueFull
 from .batch import Batch
 from .workers import Task
 
-#: Batches that wait at most.
+#: Maximum number of batches that wait.
 MOST = 100
-#: Tasks of them that were given as a list, such as URLs to warm; a single batch may have more.
+#: Maximum number of their tasks that were given as a list, such as URLs to warm; a single batch may have more.
 MOST_LISTED = 1_000_000
 
 
@@ -31,7 +31,7 @@ class PlannedBatch(NamedTuple):
 
 
 class BatchQueue:
-    """Batches in the order in which they were planned. Its user guards it."""
+    """Waiting batches, in the order in which they were planned. Callers hold a lock."""
 
     def __init__(self) -> None:
         self._waiting: deque[PlannedBatch] = deque()
@@ -40,7 +40,7 @@ class BatchQueue:
         return len(self._waiting)
 
     def same(self, about: object, kind: str) -> PlannedBatch | None:
-        """Return a batch that does the same and was not cancelled, if one waits."""
+        """Return a waiting batch that does the same work and was not cancelled; ``None`` if there is none."""
         return next(
             (each for each in self._waiting if (each.about, each.batch.kind) == (about, kind) and not each.batch.cancelled), None
         )
@@ -60,7 +60,7 @@ class BatchQueue:
             )
 
     def push(self, planned: PlannedBatch) -> list[PlannedBatch]:
-        """Let a batch wait. Return the cancelled ones, which do not wait any more, to be finished.
+        """Add a batch. Return the cancelled batches that were removed for it, which the caller must finish.
 
         :raises BatchQueueFull: if no further batch may wait.
         """

@@ -22,13 +22,13 @@ from ..core.rules.request_changes import changed_parts
 from ..errors import StoreError
 from ..stores.base import Store
 
-#: Entries that are looked at. Those of one site are alike.
+#: Maximum number of entries that are read. The entries of one site are alike.
 MOST = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """One way from visitors to an app.
+    """One form in which visitors' requests arrive at an app.
 
     :param sample: a request as it arrives, without path and query.
     :param before: the path before that of the app, as it arrives.
@@ -50,9 +50,9 @@ class Front:
         return is_same and not is_forwarded and self.before == self.root
 
     def recipe(self, address: Address) -> PageRecipe | None:
-        """Return the request for a URL as it arrives; ``None`` if that can't be told.
+        """Return the request for a URL as it arrives; ``None`` if that is not known.
 
-        :param address: the URL, as visitors have it.
+        :param address: the URL, as visitors type it.
         """
         arrived, seen = ({"SCRIPT_NAME": root, "PATH_INFO": "/"} for root in (self.before, self.root))
         place = place_of_path(address.raw.partition("?")[0], arrived, seen)
@@ -74,7 +74,7 @@ class Front:
 
 
 class Fronts:
-    """The fronts of an app, by the hosts that visitors type. Most of the pages decide.
+    """The fronts of an app, by the hosts that visitors type. The most frequent front of the pages of a host counts.
 
     :param store: the pages.
     :param ignored: query parameters that are not in keys.
@@ -86,7 +86,7 @@ class Fronts:
         self._found: dict[tuple[str, str], Front] | None = None
 
     def of(self, base: Base) -> Front | None:
-        """Return the front of a host; ``None`` if requests for it arrive as they are, or if nothing is known.
+        """Return the front of a host; ``None`` if requests for it arrive as they are sent, or if its front is not known.
 
         :param base: has the scheme and the host.
         """
@@ -109,7 +109,7 @@ class Fronts:
         return {host: found.most_common(1)[0][0] for host, found in counts.items()}
 
     def _front_of(self, entry: Entry) -> tuple[tuple[str, str], Front] | None:
-        """Return the host of a page and its front; ``None`` if a request like its own would not arrive there again."""
+        """Return the host of a page and its front; ``None`` if a request made from the front would not reach the page again."""
         if "scheme" not in entry.recipe:
             return None
         try:
@@ -131,5 +131,5 @@ class Fronts:
 
 
 def _without(path: str, end: str) -> str | None:
-    """Return a path without its end; ``None`` if it has another one."""
+    """Return a path without an ending; ``None`` if it does not have that ending."""
     return path[: len(path) - len(end)] if path.endswith(end) else None

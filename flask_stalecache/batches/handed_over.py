@@ -22,9 +22,9 @@ class RefreshOutcome(str, Enum):
 
     =========== ===============================================================================================
     `STORED`    the new entry is stored
-    `FRESH`     there was nothing to do: another process has refreshed or purged it, or its origin is backing off
-    `BUSY`      another process is refreshing it
-    `FAILED`    the origin failed, or what it answered can't be stored; or the store failed
+    `FRESH`     there was nothing to do: another process has refreshed or purged the entry, or its origin is backing off
+    `BUSY`      another process is refreshing the entry
+    `FAILED`    the origin failed, its answer can't be stored, or the store failed
     `EXPIRED`   it is too late, or the entry is no longer stored
     =========== ===============================================================================================
     """
@@ -37,9 +37,9 @@ class RefreshOutcome(str, Enum):
 
 
 class HandedOver:
-    """Runs refreshes that are data.
+    """Runs refreshes that arrive as data.
 
-    The lock of the key is held meanwhile, as for every refresh, so that it does no harm if one arrives twice.
+    Each holds the lock of its key while it runs, as every refresh does, so it is harmless if one arrives twice.
 
     :param engine: runs them.
     :param renewal_of: returns how an entry is refreshed, or why it can't be.
@@ -50,10 +50,10 @@ class HandedOver:
         self._renewal_of = renewal_of
 
     def run(self, job: object) -> RefreshOutcome:
-        """Run a refresh in this thread, and return what became of it.
+        """Run a refresh in this thread, and return its outcome.
 
         :param job: the data of :meth:`.RefreshData.to_json`.
-        :raises RefreshRefused: if it can't be run here: it is another app's, say.
+        :raises RefreshRefused: if it can't be run here, for instance because it belongs to another app.
         """
         try:
             data = RefreshData.from_json(job)
@@ -62,16 +62,16 @@ class HandedOver:
         try:
             return self.run_data(data)
         finally:
-            # It may be queued again from now on: after a pause, if it has failed.
+            # The refresh may be queued again from now on; if it has failed, after a pause.
             if isinstance(self._engine.store, QueueingStore):
                 self._engine.store.queue_marks.unmark(data.mark)
 
     def run_data(self, data: RefreshData) -> RefreshOutcome:
-        """Run a refresh in this thread, and return what became of it.
+        """Run a refresh in this thread, and return its outcome.
 
         :raises RefreshRefused: if it can't be run here.
         """
-        # An empty context: an entry that the caller is making must not inherit anything from this one.
+        # An empty context: an entry that the caller is making must not inherit anything from the refreshed one.
         return Context().run(self._run, data)
 
     def _run(self, data: RefreshData) -> RefreshOutcome:
@@ -101,10 +101,10 @@ class HandedOver:
                 f"a refresh of version {data.version!r} of the app was handed to version {version!r}: restart those who run the "
                 "other version; with app.debug each start is a version, unless STALECACHE_VERSION is set"
             )
-        # The process that runs it waits for its end, and has no pool.
+        # The caller waits for its end in this thread: there is no pool.
         job = replace(renewal.job, pool=None, forced=data.is_forced, max_wait=None)
-        # The call that has just stored this entry may not have released its lock yet. If this refresh were given up for that, the
-        # process that has handed it over would wait for it in vain, and nobody else would refresh the entry.
+        # The call that has just stored this entry may not have released its lock yet. If this refresh were given up because of
+        # that, the process that has handed it over would wait in vain, and no other process would refresh the entry.
         return _outcome_of(refresh_patiently(self._engine, job, entry, time.monotonic() + PATIENCE))
 
     def _entry_at(self, address: str) -> Entry | None:

@@ -30,12 +30,12 @@ class WarmTarget:
     """The app that ``warm`` sends its requests to.
 
     :param app: the app, with all middleware.
-    :param base: its base URL; ``None`` if it is not known: then full URLs tell it.
+    :param base: its base URL; ``None`` if it is not known: then each full URL determines it.
     :param unknown_base: why a path can't be warmed without a base URL, and what to write.
     :param root: the script root, as in the environ, for full URLs without a base URL.
     :param with_raw: whether its server passes on the raw path of the request.
     :param path_of: returns the path or URL for an endpoint and its values; ``None``: the app has no endpoints.
-    :param version: the version of its pages; ``None``: no worker has this app.
+    :param version: the version of its pages; ``None``: no worker runs this app.
     """
 
     app: WSGIApplication
@@ -120,7 +120,7 @@ class BulkOperations:
         return self._scheduler.run("warm", tasks if settings.enabled else [], threads)
 
     def _warm_call(self) -> tuple[WarmCall, str | None]:
-        """Return what sends warming requests in this process, and the version of the app."""
+        """Return the call that sends warming requests in this process, and the version of the app."""
         target = self._warm_target()
         return self._call_of(target), target.version
 
@@ -134,7 +134,7 @@ class BulkOperations:
         return WarmCall(target.app, settings.max_entry_size, settings.refresh_remote_addr)
 
     def run_refresh(self, job: object) -> str:
-        """Run a refresh that another process has handed over, in this thread, and return what became of it.
+        """Run a refresh that another process has handed over, in this thread, and return its outcome.
 
         :raises RefreshRefused: if it can't be run here.
         """

@@ -10,15 +10,15 @@ from ..stores.base import Acknowledged, RecallingStore, Store, Stored
 
 
 class Purged:
-    """The result of a purge. It is true if something that was stored was purged, and false if nothing matched.
+    """The result of a purge. It is true if stored entries were purged, and false if none matched.
 
-    A purge takes constant time, however much is stored. To ask for its truth, or for :attr:`urls`, walks through the store, so ask
-    at once, and where it matters. What was purged has been purged, whether you ask or not. With a store of your own that can't
-    tell, it is true.
+    A purge takes constant time, however much is stored. Its truth value and :attr:`urls` need a walk through the store, so read
+    them at once, and only where it matters. The entries have been purged whether you read them or not. With a store of your own
+    that has no ``recall()``, the result is always true.
 
-    :ivar acknowledged: which hosts have heard it, if they share a server: ``hosts``, the number of those connected; ``late``, the
-        names of those that have not acknowledged it; ``seconds``, for how long they were waited for at most; ``silent``, how many
-        more were heard within a day, but not lately. Otherwise ``None``.
+    :ivar acknowledged: which hosts have acknowledged it, if they share a server: ``hosts``, the number of connected hosts;
+        ``late``, the names of those that have not acknowledged it; ``seconds``, the longest time to wait for them; ``silent``, how
+        many more hosts were heard within a day, but not lately. Otherwise ``None``.
     """
 
     __slots__ = ("_names", "_truth", "_walk", "acknowledged")
@@ -49,7 +49,7 @@ class Purged:
     def urls(self) -> list[str]:
         """The URLs and calls of the entries that were purged. Variants of a page are entries of their own.
 
-        :raises StoreError: if the store can't be read, or can't tell.
+        :raises StoreError: if the store can't be read, or has no ``recall()``.
         """
         if self._walk is None:
             raise StoreError("the store can't tell what a purge has met: it has no recall()")

@@ -16,7 +16,7 @@ from ..stores.base import Copy
 from .batch import Outcome
 from .warm_request import why_unstored
 
-#: Seconds for which another call that refreshes the same entry is waited for, and between two attempts.
+#: Seconds to wait for another call that refreshes the same entry, and seconds between two attempts.
 PATIENCE, POLL = 2.0, 0.05
 TOO_LONG = "it took longer than STALECACHE_REFRESH_DEADLINE"
 
@@ -71,7 +71,7 @@ class RenewTask:
         delegation = self._engine.runtime.delegation
         if delegation.run_elsewhere(self._renewal.job, self._entry):
             return self._outcome_elsewhere(before, self._renewal.job, time.monotonic() - began)
-        # A worker that was killed while it ran it has the lock of the key for a moment longer.
+        # A worker that was killed while it ran the refresh holds the lock of the key for a moment longer.
         until = time.monotonic() + PATIENCE if delegation.was_lost(began) else 0.0
         result = refresh_patiently(self._engine, _watched(self._renewal.job, given_up), self._entry, until)
         seconds = time.monotonic() - began
@@ -84,7 +84,7 @@ class RenewTask:
         return self._outcome(result, result.answer, self._renewal.status_of(result.answer), seconds)
 
     def _outcome_elsewhere(self, before: Copy, job: RefreshJob, seconds: float) -> Outcome:
-        """Return the outcome of a refresh that the worker has run, from what is stored now."""
+        """Return the outcome of a refresh that the worker has run, from the entry and the note that are stored now."""
         after = self._engine.store.load(self._entry.key)
         if after.entry is None:
             return Outcome(self.url, None, seconds, reason="it was purged, or the worker could not store it any more", skipped=True)

@@ -5,7 +5,7 @@
 | purge of one name | now, without a batch | nothing |
 | purge by prefix | each URL that a walk finds, :data:`CHUNK` at a time | nothing |
 | refresh | nothing | each matching entry |
-| publish of one name | softly, now | each matching entry that the purge ended |
+| publish of one name | softly, now | each matching entry whose freshness the purge ended |
 | publish by prefix | softly, :data:`CHUNK` entries at a time | those entries |
 """
 
@@ -41,7 +41,7 @@ logger = logging.getLogger("flask_stalecache")
 _T = TypeVar("_T")
 #: Batches that run at the same time in a process. More wait for their turn.
 AT_ONCE = 4
-#: Likewise with those that are started within a batch, which never wait: more run in the thread that starts them.
+#: The same, including batches that are started within a batch. Those never wait: more of them run in the thread that starts them.
 AT_ONCE_WITHIN = 32
 #: URLs that are purged at a time.
 CHUNK = 50
@@ -57,7 +57,7 @@ class _ProcessBatches:
     """
 
     def __init__(self) -> None:
-        # Held by itself: a condition takes it in Python code, where an exception of a signal's handler leaves it taken.
+        # The lock is taken directly: a condition takes it in Python code, where an exception of a signal handler leaves it locked.
         self.mutex = threading.RLock()
         self.changed = threading.Condition(self.mutex)
         self.running = 0
@@ -295,7 +295,7 @@ class BatchScheduler:
 
 
 class _Purges:
-    """The purges of one batch. If other hosts can't be reached, all of them are made on this one all the same."""
+    """The purges of one batch. If other hosts can't be reached, all purges are still made on this host."""
 
     def __init__(self, engine: Engine, batch: Batch) -> None:
         self._engine = engine
@@ -310,7 +310,7 @@ class _Purges:
             self._problem = error
 
     def failures(self) -> Iterator[Task]:
-        """Yield a failed task if one of them has not reached other hosts."""
+        """Yield a failed task if one of the purges has not reached the other hosts."""
         if self._problem is not None:
             yield FinishedTask(Outcome("", reason=str(self._problem), failed=True))
 

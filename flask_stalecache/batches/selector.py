@@ -45,7 +45,7 @@ class Selector:
 
     @property
     def what(self) -> str:
-        """The selection for the log, without control characters, since a purge may be by what a visitor has sent."""
+        """The selection for the log, without control characters, since a purge may be by a value that a visitor has sent."""
         return printable(self.name or f"all that begins with {self.prefix}")
 
     def matches(self, entry: Entry) -> bool:
@@ -110,7 +110,7 @@ KINDS: Mapping[str, SelectorKind] = {
 }
 
 
-#: The cache in front of another WSGI app has neither.
+#: The selectors that a cache in front of another WSGI app does not have.
 _OF_FLASK = ("endpoint", "function")
 
 

@@ -70,8 +70,8 @@ class WarmCall:
     def ask(self, recipe: PageRecipe, fields: Mapping[str, str], warming: Warming | None, limit: int) -> Reply:
         """Send a request.
 
-        :param fields: request fields to send besides, as in an environ.
-        :param warming: records how the app answers; ``None`` for the request of a sitemap.
+        :param fields: additional request fields to send, as in an environ.
+        :param warming: records how the app answers; ``None`` for the request for a sitemap.
         :param limit: the maximum number of bytes to read of the body.
         """
         environ = {**recipe.to_environ(self.remote_addr), **fields}

@@ -19,15 +19,15 @@ from .handed_over import RefreshOutcome
 from .renewal import TOO_LONG
 from .warm_call import WarmCall
 
-#: Characters of a reason that come back: an exception may quote a whole page.
+#: Maximum length of a reason that is sent back: an exception may quote a whole page.
 LONGEST_REASON = 4000
 
 
 class WarmElsewhere:
-    """Gives requests to the worker.
+    """Hands warming requests over to the worker.
 
-    :param engine: reaches it.
-    :param files: carry the requests.
+    :param engine: the engine, through which the worker is reached.
+    :param files: the files that carry the requests.
     :param version: the version of the app, as its pages have it.
     """
 
@@ -40,7 +40,7 @@ class WarmElsewhere:
         """Let the worker request a page, and return the outcome; ``None`` if this process has to do it.
 
         :param url: the URL in the outcome.
-        :param fields: request fields to send besides, as in an environ.
+        :param fields: additional request fields to send, as in an environ.
         :param force: refresh a fresh entry too.
         """
         delegation = self._engine.runtime.delegation
@@ -55,7 +55,7 @@ class WarmElsewhere:
         try:
             said = delegation.warm_elsewhere(self._version, ask)
             if said is Said.TAKEN:
-                # It may still run there: this process must not begin it too, after its time is over.
+                # It may still run in the worker: this process must not send it as well, now that its deadline is over.
                 return Outcome(url, None, self._engine.settings.refresh_deadline, reason=TOO_LONG, failed=True)
             return self._outcome(asked[0], url) if said is Said.ENDED else None
         finally:
@@ -71,11 +71,11 @@ class WarmElsewhere:
 
 
 class HandedWarmings:
-    """Sends the requests that web processes have given to the worker, in the worker.
+    """Sends, in the worker, the warming requests that web processes have handed over.
 
-    :param engine: tells which app this is.
-    :param files: carry the requests; ``None``: the store has no directory.
-    :param target: returns what they are sent with, and the version of the app.
+    :param engine: the engine of the app.
+    :param files: the files that carry the requests; ``None``: the store has no directory.
+    :param target: returns the call that sends them, and the version of the app.
     """
 
     def __init__(self, engine: Engine, files: WarmFiles | None, target: Callable[[], tuple[WarmCall, str | None]]) -> None:
@@ -84,9 +84,9 @@ class HandedWarmings:
         self._target = target
 
     def run(self, address: str) -> RefreshOutcome:
-        """Send a request in this thread, and leave the outcome beside it.
+        """Send a request in this thread, and write its outcome to the file beside it.
 
-        :param address: where it is.
+        :param address: the address of the request.
         :raises RefreshRefused: if it can't be sent here.
         """
         try:
@@ -101,7 +101,7 @@ class HandedWarmings:
                 f"a request of version {data.version!r} of the app {data.app!r} was handed to version {version!r} of the app "
                 f"{self._engine.name!r}: restart the worker"
             )
-        # In an empty context: the request must not see what the caller has set in its own.
+        # In an empty context: the request must not see the context variables of the caller.
         outcome = Context().run(_warmed, call, data)
         self._files.answer(address, outcome_to_json(outcome))
         return RefreshOutcome.STORED if outcome.stored else RefreshOutcome.FAILED
@@ -134,7 +134,7 @@ def outcome_to_json(outcome: Outcome) -> list[Any]:
 def outcome_from_json(url: str, data: Any) -> Outcome:
     """Return the outcome for a URL.
 
-    :param data: that of :func:`outcome_to_json`.
+    :param data: the data of :func:`outcome_to_json`.
     :raises ValueError: for anything else; likewise :class:`TypeError`.
     """
     if not isinstance(data, list):

@@ -1,4 +1,4 @@
-"""The record of a warming request. Front ends note in it how they answered."""
+"""The record of a warming request, in which front ends note how they answered it."""
 
 from __future__ import annotations
 

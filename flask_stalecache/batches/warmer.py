@@ -34,14 +34,14 @@ class Warmer:
 
     :param call: sends them in this process.
     :param elsewhere: has the worker send them; ``None``: they are sent in this process.
-    :param base: its base URL; ``None`` if it is not known: then full URLs tell it.
+    :param base: its base URL; ``None`` if it is not known: then each full URL determines it.
     :param unknown_base: why a path can't be warmed without a base URL, and what to write.
     :param root: the script root, as in the environ, for full URLs without a base URL.
     :param fields: request fields to send, as in an environ.
     :param with_raw: whether its server passes on the raw path of the request.
     :param force: refresh fresh entries too.
     :param path_of: returns the path or URL for an endpoint and its values; ``None``: the app has no endpoints.
-    :param fronts: tells how requests for a host arrive.
+    :param fronts: finds how requests for a host arrive.
     """
 
     call: WarmCall
@@ -91,7 +91,7 @@ class Warmer:
         return base
 
     def _front_base_of(self, url: object) -> Base | None:
-        """Return the base URL of a full URL of another host, if pages that are stored have arrived for that host."""
+        """Return the base URL of a full URL of another host, if stored pages show how requests for that host arrive."""
         host = Base.of_url(url)
         if self.base is None or host is None or host.host == self.base.host or self._says_how or self.fronts.of(host) is None:
             return None
@@ -99,7 +99,7 @@ class Warmer:
 
     @property
     def _says_how(self) -> bool:
-        """Whether the fields of the caller say how requests arrive."""
+        """Whether the caller's request fields determine how requests arrive."""
         return not _FORWARDED.isdisjoint(self.fields)
 
     # -- sitemaps ------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ class Workers:
         Context().run(self._work)
 
     def _start_thread(self) -> bool:
-        # If none can be had, those that were started run all tasks.
+        # If no thread can be started, those that were started before run all tasks.
         return start_thread("batch", self._work) is not None
 
     def _work(self) -> None:
@@ -192,7 +192,7 @@ class _Run:
         self._workers = workers
         self._task = task
         self._began = time.monotonic()
-        # The first of the two takes this lock, and never releases it.
+        # The first call of end() or give_up() takes this lock, and never releases it.
         self._once = threading.Lock()
 
     @property

@@ -28,9 +28,9 @@ from .log_files import LogFiles
 
 LIFETIMES = (10.0, 60.0, 600.0, 3600.0)
 _HEAD = ("ENDPOINT", "MAX_AGE", "REQUESTS", "FROM STORE", "SAVED", "AGE P50", "P95", "MAX", "ENTRIES", "BODIES")
-#: A longer lifetime is advised only if it saves so many times the calls.
+#: A longer lifetime is advised only if it saves this many times as many calls.
 _WORTH = 1.1
-#: The statuses that say that the stored page would have been the answer: a part of it, and its confirmation.
+#: The statuses of requests that the stored page would have answered: also with a part of it, or by confirming it.
 _PAGES = frozenset({*DEFAULT_STATUSES, 206, 304})
 
 
@@ -86,10 +86,10 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """An endpoint, and what each lifetime would do for it.
+    """An endpoint, and the outcome of each lifetime.
 
     :ivar seconds: the mean time of its answers; ``None`` if the log has no times.
-    :ivar cached: it is decorated already.
+    :ivar cached: whether it is decorated already.
     """
 
     name: str
@@ -99,7 +99,7 @@ class _Endpoint:
 
     @property
     def best(self) -> _Plan:
-        """The shortest lifetime of which no longer one saves much more."""
+        """The shortest lifetime that saves nearly as many calls as the best one."""
         most = max(plan.outcome.saved for plan in self.plans)
         return next(plan for plan in self.plans if plan.outcome.saved * _WORTH >= most)
 
@@ -114,10 +114,10 @@ class _Log:
         self._keys: dict[tuple[str, str, str], int] = {}
         self._endpoint_at: dict[tuple[str, str], int] = {}
         self._endpoints: dict[str, int] = {}
-        #: Seconds and numbers of the answers with a time, by endpoint.
+        #: Total seconds and number of the answers that have a time, by endpoint.
         self._times: dict[int, tuple[float, int]] = {}
         self.visits = Visits()
-        #: What a converter of the app raised for a path. It may need what only a request has.
+        #: The first exception that the app raised for a path: a converter may need a request.
         self.problem: Exception | None = None
 
     def add(self, line: LogLine) -> None:
@@ -128,25 +128,25 @@ class _Log:
         if line.seconds is not None and kind in (RequestKind.PAGE, RequestKind.HEAD):
             total, count = self._times.get(endpoint, (0.0, 0))
             self._times[endpoint] = total + line.seconds, count + 1
-        # Other answers are about a part of the page, or about no page.
+        # Other answers have a part of the page, or no page.
         page_size = line.size if kind is RequestKind.PAGE and line.status not in (206, 304) else 0
         self.visits.add(self._keys.setdefault(key, len(self._keys)), endpoint, line.at, kind, page_size)
 
     def replay(self, windows: Windows) -> tuple[float, Sequence[ReplayOutcome]]:
-        """Return a lifetime, and what it does for each endpoint."""
+        """Return the lifetime, and its outcome for each endpoint."""
         replay = LogReplay(
             windows,
             jitter=DEFAULT_JITTER,
             backoff=self._settings.refresh_backoff,
             inactive=self._settings.inactive,
             groups=len(self._endpoints),
-            # Two replays of one log give the same numbers.
+            # Seeded, so that two replays of one log give the same numbers.
             chance=Random(0).random,
         )
         return windows.max_age, replay.play(self.visits)
 
     def endpoints(self, plans: Sequence[tuple[float, Sequence[ReplayOutcome]]]) -> Iterator[_Endpoint]:
-        """Yield the endpoints with what each lifetime does for them."""
+        """Yield each endpoint with the outcomes of all lifetimes."""
         for name, group in self._endpoints.items():
             total, count = self._times.get(group, (0.0, 0))
             view = cached_view(self._app.view_functions.get(name))
@@ -173,7 +173,7 @@ class _Log:
 
 
 def _environ_of(app: Flask, settings: Settings) -> dict[str, str]:
-    """Return what the requests have in common."""
+    """Return the part of the environ that all requests have in common."""
     base = settings.base_url
     scheme = base.scheme if base else app.config["PREFERRED_URL_SCHEME"]
     host = base.host if base else app.config["SERVER_NAME"] or "localhost"

@@ -71,7 +71,7 @@ def publish(concurrency: int, **selection: Any) -> None:
 
 
 def _in_this_process(state: AppState) -> AppState:
-    """Let this process make pages itself, although there may be a worker: its log is what the user of the command sees."""
+    """Let this process make pages itself, even if there is a worker: the user of the command sees the log of this process."""
     state.engine.runtime.delegation.runner = None
     return state
 
@@ -100,7 +100,7 @@ def _matching(here: AppState, selection: Selection, what: str) -> Selection:
     if any(selector.matches(stored.entry) for stored in store.walk()):
         return selection
     if what == PURGE and isinstance(store, ManyHostsStore) and store.is_alone:
-        # Other hosts may have some.
+        # Other hosts may have matching entries.
         return selection
     output.echo("nothing stored matches", err=True)
     raise SystemExit(output.NOTHING)

@@ -22,7 +22,7 @@ from .output import NOTHING, WRONG_USE
 
 
 class Problem(click.ClickException):
-    """Ends a command with one line.
+    """An error that ends a command, with a message of one line.
 
     :param code: the exit code.
     """
@@ -48,7 +48,7 @@ def _commands() -> dict[str, click.Command]:
 
 
 class Commands(AppGroup):
-    """Commands that are imported when they are needed, and whose errors are printed as one line."""
+    """A group that imports its commands when they are needed, and prints their errors as one line."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command."""

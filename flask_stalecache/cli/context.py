@@ -51,7 +51,7 @@ def filled(state: AppState) -> AppState:
 
 
 def shared(state: AppState) -> AppState:
-    """Return the state if its store has what the server's processes have stored.
+    """Return the state if its store has the entries of the server's processes.
 
     :raises ConfigError: if each process has entries of its own.
     """
@@ -76,6 +76,6 @@ def terms_of(state: AppState, entry: Entry) -> ServeOptions:
 
 def _here(state: AppState, terms: ServeOptions) -> ServeOptions:
     if this_app().debug and state.settings.version is None:
-        # In debug mode the version is the start of the process, and the server is another process.
+        # In debug mode the version is the start time of the process, and the server is another process.
         return terms._replace(version="", deployed=0.0)
     return terms

@@ -15,7 +15,7 @@ from ..stores.base import ManyHostsStore
 from . import output
 from .context import this_state
 
-#: Seconds between two looks at whether it is to stop.
+#: Seconds between two checks for a signal.
 _PAUSE = 0.2
 
 
@@ -51,8 +51,8 @@ def follow() -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether SIGTERM or SIGINT has come."""
-    # A list, since a signal may come while this thread holds the lock of an event, which its handler would need too.
+    """Yield a function that returns whether SIGTERM or SIGINT has arrived."""
+    # A list, not an event: the signal may arrive while this thread holds the lock of the event, which the handler needs too.
     came: list[int] = []
     before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

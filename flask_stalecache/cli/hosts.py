@@ -1,4 +1,4 @@
-"""The hosts that share a server, as lines."""
+"""Formats the hosts that share a server as lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RIGHT = frozenset(range(4, len(_HEAD)))
 
 
 def host_lines(shared: SharedNumbers) -> Iterator[str]:
-    """Yield a table of the hosts, and which of them have not heard of the last purge."""
+    """Yield the lines of a table of the hosts, and the sentences that complete it."""
     rows = host_rows(shared, time.time())
     cells = [
         (

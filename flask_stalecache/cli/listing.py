@@ -71,7 +71,7 @@ def _ordered(found: Iterator[Summary], sort: str | None, reverse: bool, limit: i
         return islice(found, limit)
     if limit is None:
         return sorted(found, key=_SORTS[sort], reverse=reverse)
-    # Keeps `limit` entries in memory, even of a million.
+    # Keeps only `limit` entries in memory, even if a million match.
     return heapq.nlargest(limit, found, _SORTS[sort]) if reverse else heapq.nsmallest(limit, found, _SORTS[sort])
 
 

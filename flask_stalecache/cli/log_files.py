@@ -15,7 +15,7 @@ import click
 from ..core.http.access_log import FORMATS, LogLine, read_line
 from ..errors import ConfigError
 
-#: Lines between two looks at the position in the file.
+#: Lines between two updates of the progress bar.
 _STEP = 5000
 
 
@@ -31,7 +31,7 @@ class LogFiles:
         self.read = self.unread = 0
 
     def __iter__(self) -> Iterator[LogLine]:
-        """Read the lines. On a terminal, a progress bar is drawn on standard error.
+        """Yield the requests. On a terminal, a progress bar is drawn on standard error.
 
         :raises ConfigError: if a file can't be read, or most lines are in no known format.
         """

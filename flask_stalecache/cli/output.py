@@ -32,9 +32,9 @@ def columns(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(
 
 
 def echo(line: str, *, err: bool = False) -> None:
-    """Print one line. What visitors chose in it can't forge another one, nor act on the terminal.
+    """Print one line. Text of visitors in it can't forge another line, nor control the terminal.
 
-    :param err: to standard error.
+    :param err: whether to print to standard error.
     """
     click.echo(printable(line), err=err)
 
@@ -54,7 +54,7 @@ def echo_json_array(items: Iterable[Any]) -> int:
 
 
 def _json(data: Any, indent: int | None = None) -> str:
-    """Return data as JSON without what can't be printed: a terminal acts on some characters that JSON leaves as they are."""
+    """Return data as JSON, with unprintable characters escaped: terminals interpret some that JSON leaves unescaped."""
     text = json.dumps(data, indent=indent, ensure_ascii=False)
     # Outside of strings there are only ASCII characters and line feeds.
     return "".join([sign if sign == "\n" or sign.isprintable() else json.dumps(sign)[1:-1] for sign in text])

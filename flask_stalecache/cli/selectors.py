@@ -30,7 +30,7 @@ def selecting(command: C) -> C:
 def filters_of(here: AppState, given: dict[str, str | None]) -> list[Selector]:
     """Return the selectors that all entries of a list have to match.
 
-    :raises ConfigError: for a value that makes no sense.
+    :raises ConfigError: for an invalid value.
     """
     chosen = {kind: value for kind, value in given.items() if value is not None}
     return [here.bulk.selector(Selection(**{kind: value}), "a list") for kind, value in chosen.items()]

@@ -28,7 +28,7 @@ def settings(app: Flask, state: AppState) -> Iterator[tuple[str, Any, str]]:
 
 
 def _effective(short: str, value: Any, source: str, app: Flask, state: AppState) -> tuple[Any, str]:
-    """Return value and source of a setting; of some, the effective value is not the one in the configuration."""
+    """Return the value in force and the source of a setting. For some settings, it is not the configured value."""
     store = state.engine.store
     if short == "DIR" and isinstance(store, DirectoryStore):
         return store.directory, source if state.settings.dir is not None else _source_of_directory(app, state)

@@ -123,9 +123,9 @@ def _for_whom(entry: Entry) -> Iterator[tuple[str, str]]:
 
 
 def _variant(entry: Entry) -> dict[str, str | None]:
-    """Return what distinguishes it from other variants of its URL: request fields, cookies, values of the session.
+    """Return the request fields, cookies and session values that distinguish an entry from other variants of its URL.
 
-    Of a secret its digest.
+    A secret is given as its digest.
     """
     try:
         recipe = PageRecipe.from_json(entry.recipe)
@@ -133,7 +133,7 @@ def _variant(entry: Entry) -> dict[str, str | None]:
         return {}
     named = named_in_key(entry.key)
     fields = [*recipe.fields, *((name, f"(digest {value[:8]})") for name, value in recipe.digests)]
-    # The names tell more than the field that they are in.
+    # The named cookies tell more than the field that contains them.
     left_out = {*_OF_ALL, *(["HTTP_COOKIE"] if named else [])}
     told = {(field_of(name) or name).title(): value for name, value in fields if name not in left_out}
     for each, value in named.items():

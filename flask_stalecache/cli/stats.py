@@ -20,9 +20,9 @@ from .hosts import host_lines
 _KINDS = {"ENDPOINT": "endpoints", "FUNCTION": "functions", "HOST": "hosts"}
 _HEAD = ("VISITS", "FROM STORE", "SERVED P50", "P95", "ORIGIN CALLS", "FAILED", "ORIGIN P50", "P95")
 _WHY_HEAD = ("COUNT", "NOT FROM THE STORE, SINCE", "OF")
-#: Lines about reasons.
+#: The largest number of lines about reasons.
 _WHY_LINES = 20
-#: The statuses of requests that waited for no call of the origin.
+#: The statuses of requests that did not wait for a call of the origin.
 _FROM_STORE = ("HIT", "STALE", "UPDATING")
 
 
@@ -60,7 +60,7 @@ def _lines(numbers: Stats) -> Iterator[str]:
 
 
 def _why(numbers: Stats) -> Iterator[str]:
-    """Yield why requests and calls were not answered from the store: the most frequent reasons."""
+    """Yield a table of the most frequent reasons why requests and calls were not answered from the store."""
     found = [
         (count, BY_CODE[code].general, name or NONE)
         for kind in _KINDS.values()

@@ -19,7 +19,7 @@ from .bulk import parse_fields
 from .context import terms_of, this_app, this_state
 from .selectors import of_url
 
-#: Entries of the live store that are told.
+#: The largest number of entries of the live store that are shown.
 _MOST = 5
 
 
@@ -84,7 +84,7 @@ def _visitors(account: Account, others: Account | None) -> Iterator[str]:
 
 
 def _live(here: AppState, url: str) -> Iterator[str]:
-    """Yield what the live store has for the URL."""
+    """Yield how the entries of the live store for the URL are served."""
     store = here.engine.store
     if isinstance(store, PrivateStore):
         yield "each process of the server has entries of its own, which this command does not see"

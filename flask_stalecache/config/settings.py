@@ -21,7 +21,7 @@ from . import values as accept
 PREFIX = "STALECACHE_"
 MIB = 1024 * 1024
 
-#: Fields that do not identify a visitor, and fields of conditional and range requests, which the stored copy answers.
+#: Fields that do not identify a visitor, and fields of conditional and range requests, which the stored page answers.
 DEFAULT_IGNORED_HEADERS = (
     "X-Request-Id",
     "Traceparent",
@@ -34,9 +34,9 @@ DEFAULT_IGNORED_HEADERS = (
     "If-Unmodified-Since",
 )
 
-#: Packages that read something in every request on which no page depends, and what that is.
+#: Packages that read fields or variables of every request on which no page depends, and the fields and variables that they read.
 DEFAULT_IGNORED_READERS = {
-    # The fingerprint by which Flask-Login protects the session, which belongs to members: their session cookie tells them apart.
+    # The fingerprint by which Flask-Login protects the sessions of members, whom their session cookie distinguishes already.
     "flask_login.utils": ("User-Agent", "X-Forwarded-For", "REMOTE_ADDR"),
     "flask_limiter.util": ("X-Forwarded-For", "REMOTE_ADDR"),
     # Attributes of the spans that are sent to a collector.

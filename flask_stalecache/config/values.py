@@ -20,7 +20,7 @@ from ..core.model.query import NamePatterns
 from ..core.rules.status import STATUS_HEADERS
 from ..errors import ConfigError
 
-#: Seconds without hearing the shared server that a host must be allowed: it hears it once a second, if nothing is slow.
+#: The least that SHARED_MAX_DEAF may be, in seconds: a host hears the shared server once a second, if nothing is slow.
 SHORTEST_DEAF = 5
 
 
@@ -48,7 +48,7 @@ def optional_size(name: str, value: object) -> int | None:
 
 
 def longest_deaf(name: str, value: object) -> float | None:
-    """Return seconds, or ``None`` for ever. A host hears its server about once a second."""
+    """Return the seconds that a host may go without hearing its server, or ``None`` for no limit."""
     number = None if value is None else checks.seconds(name, value)
     if number is not None and number < SHORTEST_DEAF:
         raise ConfigError(f"{name}={value!r}: give at least {SHORTEST_DEAF} seconds, or None")
@@ -118,7 +118,7 @@ def shared_name(name: str, value: object) -> str | None:
     return value
 
 
-#: Braces would move its keys to several slots of a cluster, and `*` would find other caches.
+#: Neither braces, which would move the keys of the cache to several slots of a cluster, nor `*`, which would match other caches.
 _SHARED_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 
@@ -210,7 +210,7 @@ def tag_fields(name: str, value: object) -> frozenset[str]:
     return frozenset(field.lower() for field in fields)
 
 
-#: Fields that a refresh has from the page that it renews, or that would make it another request.
+#: Fields that a refresh takes from the page that it renews, or that would turn it into another request.
 _NOT_CARRIED = _TAKEN_FIELDS | {*FORWARDED_FIELDS, "range"}
 
 

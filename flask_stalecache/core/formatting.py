@@ -19,7 +19,7 @@ def size(count: float) -> str:
 
 
 def number(count: float) -> str:
-    """Return a count with its thousands set apart."""
+    """Return a count with thousands separators."""
     return f"{count:,.0f}"
 
 
@@ -30,7 +30,7 @@ def rate(count: float, seconds: float) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share in percent, and never a full one that is not; a dash for a share of nothing."""
+    """Return a share in percent; a dash if the whole is 0. A share of less than the whole is never shown as 100 %."""
     if whole <= 0:
         return NONE
     share = 100 * part / whole
@@ -51,15 +51,15 @@ def latency(seconds: float | None) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """Return a text, or the beginning of one that is longer than so many characters."""
+    """Return a text, cut if it is longer than so many characters."""
     return text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def printable(text: str) -> str:
     """Return a text in one line that is safe in a log and on a terminal.
 
-    Visitors choose paths and names, and could forge lines with line breaks, colours with escape sequences, and another order of
-    the characters with marks of direction. All that can't be printed is escaped as in a Python literal.
+    Visitors choose paths and names. They could forge lines with line breaks, change colours with escape sequences, and reorder the
+    characters with direction marks. Characters that can't be printed are escaped as in a Python literal.
     """
     if text.isprintable():
         return text
@@ -70,7 +70,7 @@ def clock(at: float, form: str = "%H:%M:%S") -> str:
     """Return a time of day in UTC.
 
     :param at: seconds since the epoch.
-    :param form: as ``strftime`` has it.
+    :param form: a format for ``strftime``.
     """
     return datetime.fromtimestamp(at, timezone.utc).strftime(form)
 

@@ -1,9 +1,9 @@
-"""Lets methods hold the mutex of their object, so that no exception leaves it held. Pure: it makes no lock and knows no threads.
+"""Lets methods hold the mutex of their object, so that no exception leaves it held. Pure: it creates no lock and no thread.
 
 A signal's handler may raise between any two steps. A ``with`` over a lock is safe from that: the interpreter runs no handler
-between taking the lock and the block, nor between the block and the release. If all of it is on one line, a debugger or tool that
-raises at the start of a line can't raise in between either. ``threading.Condition`` and ``threading.Event`` are not safe: they take
-their lock in Python code.
+between taking the lock and the block, nor between the block and the release. With the whole statement on one line, a debugger or
+tool that raises at the start of a line can't raise between these steps either. ``threading.Condition`` and ``threading.Event`` are
+not safe: they take their lock in Python code.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Remembered(dict[K, V]):
 
 
 def size_of(value: Any) -> int:
-    """Return the bytes of a text or of a tuple of texts; 0 for ``None`` and for anything that is shared."""
+    """Return the bytes of a text, a number, or a tuple of these; 0 for ``None`` and for other objects, which are shared."""
     if isinstance(value, tuple):
         return getsizeof(value) + sum(map(size_of, value))
     return getsizeof(value) if isinstance(value, (str, int)) else 0

@@ -23,7 +23,7 @@ class AppReply:
 
     @contextmanager
     def of(self, app: WSGIApplication, environ: dict[str, Any]) -> Iterator[Iterable[bytes]]:
-        """Call an app for its body, and close that in the end, however much of it was read."""
+        """Call an app for its body, and close the body in the end, however much of it was read."""
         body = app(environ, self._start_response)
         try:
             yield body

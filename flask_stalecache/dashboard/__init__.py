@@ -1,1 +1,1 @@
-"""The page on which an operator sees what the cache does, and acts on it: ``cache.dashboard``."""
+"""The page on which an operator monitors and controls the cache: ``cache.dashboard``."""

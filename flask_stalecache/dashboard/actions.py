@@ -13,13 +13,13 @@ from ..core.model.titles import title_of
 from ..errors import ConfigError
 from ..stores.base import Acknowledged, find_key
 
-#: Actions by their names in forms, with the page's word for a finished one.
+#: Actions by their names in forms, with the page's word for a finished action.
 ACTIONS = {"purge": "Purged", "soft": "Softly purged", "refresh": "Refreshed"}
-#: And its word for one that goes on in the background.
+#: The same, with the page's word for an action that goes on in the background.
 GOES_ON = {"purge": "Purging", "soft": "Softly purging", "refresh": "Refreshing"}
 #: The kinds of selections, with their labels.
 SELECTORS = {name: kind.label for name, kind in KINDS.items()}
-#: Seconds that a form waits for a batch: most have ended by then, and the page can show the result.
+#: Seconds that a form waits for a batch: most batches end within this time, and the page can show the result.
 PATIENCE = 1.0
 
 
@@ -27,7 +27,7 @@ def selector_of(state: AppState, by: str, value: str) -> Selector:
     """Return the selector of a search.
 
     :param by: one of :data:`SELECTORS`.
-    :raises ConfigError: if the value makes no sense.
+    :raises ConfigError: if the value is not valid.
     """
     if by not in SELECTORS:
         raise ConfigError("Choose by what to find an entry.")
@@ -35,7 +35,7 @@ def selector_of(state: AppState, by: str, value: str) -> Selector:
 
 
 def act(state: AppState, action: str, by: str, value: str) -> str:
-    """Do what a form asks for, and return the page's message.
+    """Do the action of a form, and return the page's message.
 
     :param by: one of :data:`SELECTORS`, or ``key`` for one entry: then the value is the digest of its key.
     :raises ConfigError: for an unknown action or selection.
@@ -76,9 +76,9 @@ def own_name(entry: Entry) -> str:
 
 
 def _told(action: str, what: str, batch: Batch | Purged) -> str:
-    """Return the result, or that the batch goes on.
+    """Return the page's message: the result, or that the batch goes on.
 
-    :param batch: the batch in the background, or the purge that is done.
+    :param batch: the batch in the background, or the purge that is complete.
     """
     if isinstance(batch, Purged):
         return _purged(action, what, batch.acknowledged)
@@ -91,7 +91,7 @@ def _told(action: str, what: str, batch: Batch | Purged) -> str:
 
 
 def _purged(action: str, what: str, heard: Acknowledged | None) -> str:
-    """Return what was done, and on which hosts if there are many."""
+    """Return the message about a completed action, with the hosts that it has reached if there are many."""
     if heard is None:
         return f"{ACTIONS[action]}: {what}"
     return f"{'; '.join([f'{ACTIONS[action]} {heard.where}', *heard.missing])}: {what}"

@@ -40,14 +40,14 @@ _FIELDS = {
 }
 #: The fields of a form.
 _ASKED = ("action", "by", "value")
-#: Characters in a search or a message at most: a limit of servers, and of cookies.
+#: The largest number of characters in a search or a message: servers limit URLs, and browsers limit cookies.
 LONGEST = 800
 #: The panels that an open page updates. To add one: a name here, its template ``templates/NAME.html`` (which is rendered with
 #: ``now``, the :class:`.Overview`), a section of ``page.html`` with ``data-part="NAME"`` that includes it, and its data in
 #: ``overview.py``. The script needs no change.
 PANELS = ("health", "tiles", "hosts", "worker", "origins", "reasons", "hour")
 
-#: Those that are shown only if there is something to show.
+#: The panels that are shown only if there is something to show.
 _SOMETIMES = {"hosts", "worker"}
 
 
@@ -66,7 +66,7 @@ class EntrySearch(NamedTuple):
     """A search for entries.
 
     :ivar by: one of :data:`.actions.SELECTORS`, or ``key``.
-    :ivar find: the value to search for; of a ``key`` its digest, since a key may tell more than a link should.
+    :ivar find: the value to search for; for ``key`` its digest, since a key may contain more than a link should reveal.
     :ivar problem: why the search is not possible; "" if it is.
     """
 
@@ -110,7 +110,7 @@ class Dashboard(Blueprint):
         self.add_url_rule("/act", "act", self._act, methods=["POST"])
 
     def register(self, app: App, options: dict[str, Any]) -> None:
-        """Register it with an app: ``app.register_blueprint(cache.dashboard, url_prefix=…, authorize=…)``.
+        """Register the dashboard with an app: ``app.register_blueprint(cache.dashboard, url_prefix=…, authorize=…)``.
 
         :raises ConfigError: without an ``authorize`` that can be called.
         """
@@ -176,7 +176,7 @@ class Dashboard(Blueprint):
 def _templates() -> Environment:
     """Return the environment of the page, the same for all apps of the process.
 
-    It is not an app's: the settings, overrides and globals of an app must not change this page.
+    It does not belong to an app: the settings, overrides and globals of an app must not change this page.
     """
     return Environment(
         loader=PackageLoader("flask_stalecache.dashboard"),
@@ -203,7 +203,7 @@ def _links(asked: EntrySearch) -> Links:
 
 
 def _found(data: DashboardData, asked: EntrySearch) -> tuple[EntrySearch, SearchResult | None]:
-    """Search for entries, and return the search, with its problem if it is not possible, and what was found."""
+    """Search for entries. Return the search, with its problem if it is not possible, and the result."""
     try:
         if asked.by == "key":
             return asked, data.one(asked.find)

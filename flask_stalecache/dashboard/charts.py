@@ -15,7 +15,7 @@ STATUSES = tuple(status.value for status in reversed(CacheStatus))
 FROM_STORE = ("HIT", "UPDATING", "STALE")
 #: Kinds of labels that are counted separately, with the title of each group.
 KINDS = {"endpoints": "Endpoints", "functions": "Fetch functions", "hosts": "Third parties"}
-#: And with the word for one of them.
+#: The same kinds, with the word for one label.
 ONE_OF = {"endpoints": "endpoint", "functions": "fetch function", "hosts": "third party"}
 #: Seconds in one row of the table.
 ROW = 300
@@ -29,7 +29,7 @@ class IntervalCounts(NamedTuple):
     :ivar calls: calls of the origin.
     :ivar failures: failed calls.
     :ivar served: histogram of the seconds until there was something to serve: count by upper bound, not cumulative.
-    :ivar origin: likewise of the calls of the origin.
+    :ivar origin: likewise for the seconds that calls of the origin took.
     """
 
     calls: int
@@ -81,7 +81,7 @@ def _line_of(series: Mapping[str, Any]) -> IntervalCounts:
 
 
 def sum_counts(lines: Iterable[IntervalCounts]) -> IntervalCounts:
-    """Return the sum of lines."""
+    """Return the sum of counts."""
     calls, failures = 0, 0
     served: dict[float, int] = {}
     origin: dict[float, int] = {}

@@ -27,13 +27,13 @@ from .health import OFF, health
 from .overview import Overview, overview
 from .store_scan import StoreScanner, search
 
-#: Seconds of a search at most; of one that only completes known results; and of one that the visitor extends.
+#: The longest time of a search, in seconds; of one that only completes known results; and of one that the visitor extends.
 SEARCH, SHORT_SEARCH, LONG_SEARCH = 1.0, 0.2, 10.0
 #: Entries that are shown as cards.
 CARDS = 20
 #: Seconds of history that are shown, and seconds by which clocks may differ.
 HOUR, AHEAD = 3600.0, 60.0
-#: Seconds that an interval needs for a rate: over fewer it would jump.
+#: The shortest interval for a rate, in seconds: over less time the rate would jump.
 ENOUGH = 2.0
 
 
@@ -55,7 +55,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Lists of entries, and how much of the store they are from."""
+    """Lists of entries, and how much of the store they cover."""
 
     says: str
     left_alone: list[EntryLine]
@@ -105,7 +105,7 @@ class DashboardData:
 
     def _overview(self, moments: list[Moment], series: str) -> Overview:
         runtime, settings = self.state.engine.runtime, self.state.settings
-        # The numbers of this host, as the charts are; those of the others are in the table of hosts.
+        # The numbers of this host, like the charts; those of other hosts are in the table of hosts.
         stats = runtime.stats_here()
         hosts = runtime.hosts(stats)
         if hosts is not None:
@@ -156,8 +156,9 @@ class DashboardData:
         return Lists(says, left_alone, biggest, latest)
 
     def one(self, address: str) -> SearchResult:
-        """Return the entry at an address.
+        """Return the entry whose key has a given digest.
 
+        :param address: the digest.
         :raises StoreError: if the store can't be read.
         """
         store = self.state.engine.store
@@ -173,7 +174,7 @@ class DashboardData:
         """Return the entries of a URL: those that a request for it finds by their keys, and others that a walk finds in time.
 
         :param environ: a request for it, as the app would see it.
-        :param arriving: the same as it would arrive.
+        :param arriving: the same request as it would arrive in front of the app's middleware.
         :raises StoreError: if the store can't be read.
         """
         store, ignored = self.state.engine.store, self.state.settings.ignored_parameters
@@ -193,10 +194,10 @@ class DashboardData:
 
     def _matching(self, matches: Callable[[Entry], bool], known: list[Stored], takes_long: bool) -> SearchResult:
         store = self.state.engine.store
-        # If something is known already, only variants of it may be missing.
+        # If entries are known already, only other variants of them may be missing.
         longest = LONG_SEARCH if takes_long else SHORT_SEARCH if known else SEARCH
         found = search(store.walk(), matches, longest, CARDS)
-        # Entries from the walk come last, so that they replace known ones: a walk knows size and last use.
+        # Entries from the walk come last, so that they replace known ones: only a walk returns their size and last use.
         entries = {stored.entry.key: stored for stored in (*known, *found.entries)}
         count = len(entries)
         says = f"{number(count)} {'entry' if count == 1 else 'entries'} found." if count else "Nothing that is stored matches."
@@ -211,7 +212,7 @@ class DashboardData:
 
     def _card(self, stored: Stored) -> Card:
         engine = self.state.engine
-        # Who never used this copy in this process still learns whether its refresh was handed over here.
+        # Loaded for its stamp: a refresh may be pending in this process even if it has no copy of the entry.
         pending = engine.runtime.process.refreshes.is_pending(engine.store.load(stored.entry.key))
         terms = self.state.scheduler.serve_options_of(stored.entry) or self._terms()
         return card_of(stored, time.time(), terms, pending=pending)

@@ -18,7 +18,7 @@ from ..core.formatting import number, percent, spell
 from ..frontends.memoize.handler import Suspended
 from .charts import ONE_OF, Moment, sum_counts
 
-#: Seconds for which a failure is reported at least.
+#: The shortest time for which a failure is reported, in seconds.
 RECENT = 300.0
 #: The part of the refresh queue above which it counts as crowded.
 CROWDED = 0.5
@@ -94,7 +94,7 @@ def _suspended(suspended: Iterable[Suspended]) -> Iterable[HealthProblem]:
 
 
 def _failing(moments: Sequence[Moment], longest: float, known: set[str]) -> Iterable[HealthProblem]:
-    """Yield the origins whose last call failed."""
+    """Yield the origins with failures in the last interval in which they were called."""
     begins = moments[-1].at - max(RECENT, longest) if moments else 0.0
     recent = [moment for moment in moments if moment.at > begins]
     for key in {key: None for moment in reversed(recent) for key, line in moment.lines.items() if line.failures}:

@@ -70,8 +70,8 @@ class Busy(NamedTuple):
 class Uncached(NamedTuple):
     """A reason why requests for one name were not answered from the store.
 
-    :ivar share: of all requests and calls that were not.
-    :ivar advice: what to do about it; "" if that is as it should be.
+    :ivar share: its percentage of all requests and calls that were not answered from the store.
+    :ivar advice: what to do about it; "" if there is nothing to do.
     """
 
     kind: str
@@ -262,7 +262,7 @@ def _advice(reason: Reason) -> str:
 
 
 def computed_share(each: Mapping[str, Any]) -> str:
-    """Return the seconds that a call computes on average, of those that do; "" if none does."""
+    """Return the mean processor time of the calls that computed, formatted; "" if none did."""
     calls, seconds = each["computed"]["calls"], each["computed"]["seconds"]
     return latency(seconds / calls) if calls else ""
 

@@ -15,11 +15,11 @@ from ..core.rules.explain import EntryState, state_of_entry
 from ..core.rules.serving import ServeOptions
 from ..stores.base import Store, Stored
 
-#: Seconds of a scan at most.
+#: The longest time of a scan, in seconds.
 LONGEST = 0.2
-#: Seconds for which the result of a scan is used again.
+#: Seconds for which the result of a scan is reused.
 GOOD_FOR = 2.0
-#: Entries in a list.
+#: The number of entries in a list.
 SHOWN = 10
 _BATCH = 256
 
@@ -29,11 +29,11 @@ class Survey:
     """The result of a scan.
 
     :ivar looked: number of entries that were looked at.
-    :ivar is_cut: the time was over before all entries were looked at.
+    :ivar is_cut: whether the time ran out before all entries were looked at.
     :ivar states: number of entries in each state.
     :ivar biggest: the largest entries, the largest first.
-    :ivar latest: the last used entries, the last one first.
-    :ivar left_alone: entries whose origin failed, the next one to be tried first.
+    :ivar latest: the most recently used entries, the latest first.
+    :ivar left_alone: entries whose origin failed, the one that is tried next first.
     """
 
     looked: int
@@ -50,7 +50,7 @@ def survey(walk: Iterator[Stored], now: float, terms: ServeOptions, longest: flo
     :param walk: its entries.
     :param now: seconds since the epoch.
     :param terms: the serving options of the app.
-    :param longest: seconds at most.
+    :param longest: the time limit, in seconds.
     """
     states: Counter[EntryState] = Counter()
     biggest: list[Stored] = []
@@ -72,7 +72,7 @@ class ScanResult(NamedTuple):
 
     :ivar entries: the first entries that match.
     :ivar looked: number of entries that were looked at.
-    :ivar is_cut: the search ended before all entries were looked at.
+    :ivar is_cut: whether the search ended before all entries were looked at.
     """
 
     entries: list[Stored]
@@ -84,8 +84,8 @@ def search(walk: Iterator[Stored], matches: Callable[[Entry], bool], longest: fl
     """Search a store.
 
     :param walk: its entries.
-    :param matches: whether an entry matches.
-    :param longest: seconds at most.
+    :param matches: returns whether an entry matches.
+    :param longest: the time limit, in seconds.
     :param most: end after this number of matches.
     """
     entries: list[Stored] = []
@@ -99,7 +99,7 @@ def search(walk: Iterator[Stored], matches: Callable[[Entry], bool], longest: fl
 
 
 def _in_time(walk: Iterator[Stored], longest: float) -> Iterator[tuple[list[Stored], bool]]:
-    """Yield entries in batches, each with whether the time is over."""
+    """Yield entries in batches, each with a flag that is true once the time has run out."""
     deadline = time.monotonic() + longest
     batch: list[Stored] = []
     for stored in walk:

@@ -22,7 +22,7 @@ def request_for(url: str, environ: Mapping[str, Any]) -> dict[str, Any]:
 
     :param url: a path, on the host of the current request; or a full URL.
     :param environ: the WSGI environ of the current request.
-    :raises ConfigError: if it is no URL.
+    :raises ConfigError: if it is not a URL.
     """
     try:
         parts = urlsplit(url)
@@ -43,7 +43,7 @@ def request_for(url: str, environ: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arriving(asked: Mapping[str, Any], environ: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request for a URL as it would arrive in front of all middleware of the app, as far as that can be told.
+    """Return the request for a URL as it would arrive in front of all middleware of the app, as far as that is known.
 
     :param asked: the request as the app would see it.
     :param environ: the WSGI environ of the current request.

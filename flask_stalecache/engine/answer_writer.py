@@ -1,4 +1,4 @@
-"""Writes answers to the store as their verdict asks, and sets the results for waiting requests.
+"""Writes answers to the store as their verdicts require, and sets the results for waiting requests.
 
 A store error is counted and logged but never reaches a request: the page is served uncached instead.
 
@@ -35,7 +35,7 @@ from .unstorable_marks import UnstorableMark, UnstorableMarks
 
 
 def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: bool) -> FlightResult:
-    """Return how a flight ends for the requests that wait for it.
+    """Return the result of a flight for the requests that wait for it.
 
     ============================ ==================== =====================================================
     verdict                      result               what the waiters do
@@ -45,7 +45,7 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
     STORABLE, for another key    OVER                 look again: the index entry leads each to its key
     UNSTORABLE                   UNSTORABLE           call the origin, all at once
     PERSONAL                     OVER                 look again, and elect a new leader
-    FAILED                       FAILED, the answer   serve a stale copy, else what :meth:`Origin.share_of` says
+    FAILED                       FAILED, the answer   serve a stale copy, else what :meth:`Origin.share_of` returns
     WORSE                        FAILED               serve the stale copy, which is better
     REFUSED                      FAILED, the answer   serve a stale copy, else the same refusal
     ============================ ==================== =====================================================
@@ -100,7 +100,7 @@ class AnswerWriter:
         now = time.time()
         is_lasting = copy.entry is None and copy.note.lasts is not Lasting.NOTHING
         if is_lasting:
-            # The note is of use as long as it is asked.
+            # The note counts as used as long as its key is requested.
             self.store.touch(copy)
         return Start(
             self.store.seq(),
@@ -114,27 +114,27 @@ class AnswerWriter:
         )
 
     def is_marked(self, copy: Copy, now: float) -> bool:
-        """Whether answers for the key could not be stored so far, so that nobody needs to wait for one.
+        """Whether answers for the key could not be stored so far, so that requests need not wait for the call of another one.
 
-        The note is for all processes, and lasts a short while; the marks of this process last until an answer says otherwise.
+        The note is for all processes, and lasts a short while; the marks of this process last until an answer can be stored.
 
         :param now: seconds since the epoch.
         """
         if copy.note.unstorable(now):
             return True
         if copy.entry is not None:
-            # It says otherwise, whichever process has stored it.
+            # An answer could be stored, by whichever process.
             return False
         mark = self._marks.get().of(copy.key)
         # A hard purge ends the note: the page has changed.
         return mark is UnstorableMark.CERTAIN or (mark is UnstorableMark.REPEATED and copy.note != NOTHING)
 
     def mark_endless(self, key: str) -> None:
-        """Mark a key whose body takes longer than requests wait for it. If it is stored one day, that ends the mark."""
+        """Mark a key whose body takes longer than requests wait for it. The mark ends if the body is ever stored."""
         self._marks.get().add(key, is_certain=True)
 
     def _mark(self, key: str, answer: Answer) -> None:
-        """Mark a key whose answer can't be stored, if that is likely to stay so."""
+        """Mark a key whose answer can't be stored, if the next answers probably can't be stored either."""
         reason = None if answer.reason is None else answer.reason.reason
         if reason in ABOUT_ONE_REQUEST or (reason is None and answer.error is None):
             return
@@ -153,7 +153,7 @@ class AnswerWriter:
 
         :raises StoreError: if the store can't be written. The waiters of this process still get their result.
         """
-        # Of the entry: a front end may know that its call counts as begun earlier.
+        # The purge number of the entry, not of the start: a front end may know that its call counts as begun earlier.
         is_purged = answer.entry is not None and self.store.seq() != answer.entry.seq
         flight.result = result_for_waiters(answer, flight.key, start, is_purged=is_purged)
         if answer.verdict is Verdict.REFUSED:
@@ -196,7 +196,7 @@ class AnswerWriter:
             lock.release()
 
     def _unmark_if_unlocked(self, key: str, answer: Answer) -> None:
-        """End the marks of a key. Do nothing if the lock is taken: the answer of the call that is running says more."""
+        """End the marks of a key. Do nothing if the lock is taken: the answer of the running call decides."""
         if not self._ends_marks(self.store.lookup(key) or self.load(key), answer, time.time()):
             return
         lock = self.store.lock(key)
@@ -210,9 +210,10 @@ class AnswerWriter:
             lock.release()
 
     def _ends_marks(self, copy: Copy, answer: Answer, now: float) -> bool:
-        """End the marks in this process after a part of an answer that could be stored. Return whether the note has one too.
+        """End the mark in this process after a part of an answer that could be stored. Return whether the note has a mark too.
 
-        Not at once: an app that says something else with the whole than with its parts would be asked for the whole each time.
+        Do nothing as long as the note keeps requests from queueing: if the fields of an app's whole answers differ from those of
+        their parts, the app would be called for the whole each time.
         """
         told = frozenset() if answer.reason is None else _TOLD_BY_PART.get(answer.reason.reason, frozenset())
         if copy.note.unstorable(now) or copy.note.lasts not in told:
@@ -251,7 +252,7 @@ class AnswerWriter:
     def _write_both(self, flight: Flight | None, answer: Answer) -> bool:
         """Store an answer under its own key, and then the index entry that leads there, if that has changed.
 
-        If the process dies in between, no request finds the first entry, which does no harm.
+        If the process dies between the two writes, no request finds the first entry, which does no harm.
         """
         here, beside = replace(answer, beside=None), answer.beside
         if answer.entry is None or not self._write_under(flight, answer.entry.key, here):
@@ -265,10 +266,10 @@ class AnswerWriter:
             return False
 
     def _write_index(self, flight: Flight | None, index: Entry, answer: Answer) -> bool:
-        """Store an index, with what other requests have added to it meanwhile.
+        """Store an index, merged with the variants that other requests have added meanwhile.
 
-        If another call holds the lock, it adds to the same index when it has ended. It may take long, so nobody waits for it: the
-        worst that two processes can do is to leave out a variant, which the next one stored adds again.
+        If another call holds the lock, the index is written without the lock: that call may take long, and adds to the same index
+        at its end. At worst, two processes leave out a variant, which is added again when it is stored next.
         """
         lock = (
             None if flight is not None and flight.lock_key == index.key and flight.lock is not None else self.store.lock(index.key)
@@ -350,9 +351,9 @@ class AnswerWriter:
         self._write_note(copy, copy.note.failed(time.time(), self.backoff, random.random(), *asked), names, seq)
 
     def _write_note(self, copy: Copy, note: Note, names: tuple[str, ...], seq: int | None = None) -> None:
-        """Write a note that a hard purge of the entry ends, or of what would be the entry: also one since the origin was called."""
+        """Write a note. A hard purge of the entry, or of what would be the entry, ends it, even one since the origin was called."""
         stored = () if copy.entry is None else copy.entry.names
-        # What the note said before was not ended by a purge either.
+        # The note before has outlived all purges up to its own number.
         number = self.store.seq() if seq is None else max(seq, copy.note.seq)
         self.store.write_note(copy.key, replace(note, names=names or stored or note.names, seq=number))
 
@@ -363,16 +364,16 @@ class AnswerWriter:
 
 
 def _begun(answer: Answer) -> int | None:
-    """Return the last purge number when the origin was called, if the answer says so."""
+    """Return the last purge number when the origin was called; ``None`` for an answer without an entry."""
     return None if answer.entry is None else answer.entry.seq
 
 
 def _is_elsewhere(answer: Answer, key: str) -> bool:
-    """Whether a storable answer belongs to another key than the call was for, or changes what leads there."""
+    """Whether an answer is stored under another key than the one that was called for, or with an index entry."""
     return answer.beside is not None or (answer.entry is not None and answer.entry.key != key)
 
 
-#: Which marks a part of an answer ends, by what it tells of the whole.
+#: Which marks a part of an answer ends, by the reason why the part itself is not stored.
 _TOLD_BY_PART = {
     StoreRefusal.PART_OF_STORABLE: frozenset(Lasting),
     StoreRefusal.PART_OF_UNSIZED: frozenset({Lasting.NOTHING, Lasting.FIELDS}),
@@ -386,7 +387,7 @@ def _is_of_storable(answer: Answer) -> bool:
 
 
 def _what_lasts(answer: Answer) -> Lasting:
-    """Return what is likely to keep the next answers out of the store too."""
+    """Return the cause that is likely to keep the next answers out of the store too."""
     reason = None if answer.reason is None else answer.reason.reason
     if reason is StoreRefusal.TOO_LARGE:
         return Lasting.SIZE

@@ -1,11 +1,11 @@
 """Background refreshes: submitted when a response is closed, and run one at a time for each key across all processes.
 
-The life of a refresh: *claimed* by one request of this process (``_pending``, guarded by the mutex), *queued* in a thread pool,
+The life of a refresh: *claimed* by one request of this process (in ``_pending``, under the mutex), *queued* in a thread pool,
 *running* once it has the lock of the key and leads its flight, *done*. These end it early:
 
 ============================================ ====================================================================
 another process may run it                   handed over (:mod:`.delegation`): it is pending until the entry is replaced
-the queue is full                            the one that is asked for least is dropped; a stale hit submits it again
+the queue is full                            one with little demand is dropped (:mod:`.fair_queue`); a stale hit submits it again
 another process has the lock                 paused for a quarter of a second, unless the key is written before
 the store fails                              paused for the first back-off
 the entry is fresh or backing off by now     skipped
@@ -44,7 +44,7 @@ logger = logging.getLogger("flask_stalecache")
 
 #: Seconds before this process retries a refresh whose lock was taken, unless the key is written before.
 BUSY_PAUSE = 0.25
-#: Seconds after which a refresh that waits for a thread is taken for lost.
+#: Seconds after which a refresh that waits for a thread counts as lost.
 LONGEST_WAIT = 3600.0
 
 
@@ -73,8 +73,8 @@ class PendingRefresh(NamedTuple):
         return now < self.until and (self.stamp is None or self.stamp == copy.stamp)
 
     def is_over(self) -> bool:
-        """Whether it is no longer pending, for who knows that the copy is still the same: its stamp has not changed."""
-        # After a pause the result is that of the try before.
+        """Whether the refresh is no longer pending. The caller has checked that the copy's stamp has not changed."""
+        # During a pause the result is that of the try before.
         return time.monotonic() >= self.until or (self.stamp is None and self.result.done.is_set())
 
 
@@ -118,7 +118,7 @@ class BackgroundRefreshes:
         return pending is not None and pending.holds(copy, time.monotonic())
 
     def ask(self, copy: Copy) -> bool:
-        """Whether a refresh of the key is pending. If so, the caller's request counts for its place in the queue."""
+        """Whether a refresh of the key is pending. If so, add the caller's request to its demand."""
         pending, now = self._pending.get(copy.key), time.monotonic()
         if pending is None or not pending.holds(copy, now):
             return False
@@ -126,7 +126,7 @@ class BackgroundRefreshes:
         return True
 
     def standing(self, copy: Copy, status: CacheStatus, terms: ServeOptions) -> Standing | None:
-        """Return the decision to serve a copy without another refresh, for requests to come; ``None`` if each has to decide.
+        """Return the decision to serve a copy without another refresh, for later requests; ``None`` if each request has to decide.
 
         :param status: how the copy is served.
         :param terms: the serving options.
@@ -166,7 +166,7 @@ class BackgroundRefreshes:
         return None if pending is None else pending.result
 
     def submit(self, job: RefreshJob) -> bool:
-        """Queue a claimed refresh. Return false if the queue is full of refreshes that are asked for more.
+        """Queue a claimed refresh. Return false if the queue is full of refreshes with more demand.
 
         This never waits. If the refresh is dropped, now or later, the copy is still served.
         """
@@ -216,7 +216,7 @@ class BackgroundRefreshes:
         return job.tally.computes if entry is None or entry.work == NO_WORK else entry.work.computes
 
     def _wait_in_queue(self, key: str, result: RefreshResult) -> None:
-        """Let a refresh count as pending for as long as it waits for a thread: its deadline counts from when it begins."""
+        """Let a refresh count as pending while it waits for a thread: its deadline counts from when it begins to run."""
         pending = self._pending.get(key)
         if pending is not None and pending.result is result:
             self._pending[key] = pending._replace(until=time.monotonic() + max(LONGEST_WAIT, self.deadline))
@@ -237,8 +237,8 @@ class BackgroundRefreshes:
     def run_now(self, job: RefreshJob, met: Entry) -> RefreshResult | None:
         """Run a refresh in the caller's thread, and return its result. Return ``None`` if one is already pending.
 
-        :param met: the entry to refresh. If another entry has replaced it, nothing runs; nor if it needs no refresh, unless that is
-            forced.
+        :param met: the entry to refresh. Nothing runs if another entry has replaced it, or if it needs no refresh and the job is
+            not forced.
         """
         if not self.claim(self.answer_writer.load(job.key)):
             return None
@@ -291,11 +291,11 @@ class BackgroundRefreshes:
             result.done.wait(max(0.0, self.since(job.key) + max_wait - time.monotonic()))
 
     def _is_for_this_thread(self, job: RefreshJob) -> bool:
-        """Whether a part that computes is refreshed for one that does: the lane would be a thread that waits for itself."""
+        """Whether this thread runs the lane and the job computes too: in the queue of the lane, it would wait for itself."""
         return job.max_wait is None and self.lane.is_mine() and self._computes(job)
 
     def _run(self, job: RefreshJob, result: RefreshResult, met: Entry | None = None) -> None:
-        # Without threads of its own, the next refresh would rest in a thread of the server.
+        # Without threads of its own, the lane runs in threads of the server, which must not sleep until a rest is over.
         rests = self.lane_pool.workers > 0
         with self.lane.turn(self.deadline / 2, rests=rests) if self._computes(job) else nullcontext():
             self._begin(job.key, result)

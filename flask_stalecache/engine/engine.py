@@ -1,14 +1,14 @@
 """The engine: serves requests from the store, and calls origins. It knows neither Flask nor HTTP (see ``engine.origin``).
 
-A request that is no plain hit takes one of these routes (``fetch_state``):
+A request that is not a plain hit takes one of these routes (``fetch_state``):
 
 =============== ================================================ =====================================================
 route           when                                             what happens
 =============== ================================================ =====================================================
 ServeCopy       the stored copy may be served                    the copy is served, and refreshed if it is due
 Bypass          the request carries a name of ``absent``         the origin is called for this request alone
-Seldom          it was asked for less than ``min_uses`` times    likewise
-CallUnlocked    the last answer could not be stored              the origin is called at once, without a queue
+Seldom          the key had fewer than ``min_uses`` requests     likewise
+CallUnlocked    its answer is unlikely to be stored              the origin is called at once, without a queue
 Queue           otherwise                                        the request joins the flight of the key: one request
                                                                  leads and calls, the others wait
 Collapsed       an entry was stored while the request waited     the copy is served
@@ -85,9 +85,9 @@ class Engine:
         self.complaints = self.runtime.complaints
         self.answer_writer = self.runtime.answer_writer
         self.instrumentation = self.runtime.instrumentation
-        #: Called with the number of the last purge before and after each purge of this process.
+        #: Called after each purge of this process, with the last purge number before it and the one after it.
         self.purged: Callable[[int, int], object] = lambda before, after: None
-        #: What first answers depend on, by the keys of their URLs, while nothing is stored that tells it.
+        #: The selectors that the first answer of a URL depends on, by the key of the URL. Read while the URL has no entry.
         self.hints: Remembered[str, Fields] = Remembered(most=4096, limit=4 * MIB, longest=8192)
         self._timed_calls = TimedCalls(self)
         self._uses = PerProcess(partial(UseCounts, settings.min_uses_within))
@@ -125,9 +125,9 @@ class Engine:
         return served._replace(took=time.perf_counter() - begun)
 
     def _serve_slowly(self, origin: Origin, copy: Copy) -> Served:
-        """Serve a request that is no plain hit."""
+        """Serve a request that is not a plain hit."""
         if copy.entry is not None and copy.entry.work.computes:
-            # Another process may have found out.
+            # Another process may have measured that this origin computes.
             origin.tally.computes = True
         route = self._count_use(origin, copy) or self._look(origin, copy)
         match route:
@@ -162,13 +162,13 @@ class Engine:
         return self.instrumentation.call_origin(origin, origin.call_uncached)
 
     def _barred(self, origin: Origin, copy: Copy) -> Served:
-        """Call the origin for a request that the stored copy is not for."""
+        """Call the origin for a request that the stored copy can't be served to."""
         answer = self.bypass(origin)
         carried = NO_NAMES if copy.entry is None else origin.barred_by(copy.entry)
         return Served(CacheStatus.BYPASS, None, replace(answer, carried=carried))
 
     def purge(self, *names: str, soft: bool) -> Acknowledged | None:
-        """Purge all entries that have one of the names; return which hosts have heard it, if the store has many.
+        """Purge all entries that have one of the names; return which hosts have acknowledged it, if the store has many.
 
         :param soft: only end their freshness.
         :raises StoreError: if the store can't be written.
@@ -191,9 +191,10 @@ class Engine:
         return self.store.lookup(key) or self._load(key)
 
     def hint(self, url_key: str, fields: Fields, get: Callable[[str], Any]) -> str | None:
-        """Note what the first answer of a URL depends on, and return its key; ``None`` if it is not the first one.
+        """Record the selectors that the first answer of a URL depends on, and return its key; ``None`` if the URL has an entry.
 
         :param url_key: the key of the URL.
+        :param fields: the selectors.
         :param get: looks up variables of the request.
         """
         if self.look_up(url_key).entry is not None:
@@ -203,7 +204,7 @@ class Engine:
         return variant_key(url_key, fields, get)
 
     def is_in_use(self, key: str) -> bool:
-        """Whether an entry is stored under a key that some request may still be answered with."""
+        """Whether a key has an entry that may still be served."""
         entry = self.look_up(key).entry
         return entry is not None and entry.in_any_window(time.time())
 
@@ -228,7 +229,7 @@ class Engine:
         return copy
 
     def _count_use(self, origin: Origin, copy: Copy) -> Seldom | None:
-        """Count a request for what is not stored, if its origin asks for that. Return ``None`` if the answer may be stored."""
+        """Count a request for a key with no entry, if its origin has ``min_uses``. Return ``None`` if the answer may be stored."""
         if copy.entry is not None or origin.min_uses <= 1:
             return None
         self.runtime.prepare_process()
@@ -334,7 +335,7 @@ class Engine:
                 return served
 
     def _expires(self, visit: FetchState) -> float:
-        """Return when a call of a visitor is over at the latest: nobody waits for it any more, and a refresh would be given up."""
+        """Return when housekeeping ends a visitor's flight: no request waits for it any more, and a refresh would be given up."""
         return max(visit.until, time.monotonic() + visit.origin.lock_timeout) + self.settings.refresh_deadline
 
     # -- waiting -------------------------------------------------------------------------------------------------
@@ -397,7 +398,7 @@ class Engine:
         visit.met_failures += 1
         if shared is not None:
             return Served(visit.fetch.status, None, shared, collapsed=True)
-        # Those like the visitor that it was for would fail like that one, and only one after the other.
+        # A request with the same names as the failed one would fail too; if such requests queued, they would fail one by one.
         is_alone = visit.origin.carries(failure.carried) or visit.met_failures > MAX_FAILURES
         return self._call_unlocked(visit) if is_alone else None
 
@@ -407,7 +408,7 @@ class Engine:
         if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
             return stale
         if flight.pace is not None:
-            # The stream may be endless: nobody waits for its end any more.
+            # The stream may be endless: no request waits for its end any more.
             self.answer_writer.mark_endless(flight.key)
             self.runtime.process.flights.end(flight)
             return self._call_unlocked(visit)
@@ -416,15 +417,15 @@ class Engine:
         return None if taken_over is None else self._call_in(taken_over, visit)
 
     def _leave_slow(self, visit: FetchState) -> Served | None:
-        """End the wait for a stream whose client is slow. Return ``None`` if the caller may wait for, or make, another one."""
+        """End the wait for a stream whose client is slow. Return ``None`` if the caller may join or lead another flight."""
         visit.slow_streams += 1
-        # Slow clients could come one after the other.
+        # Otherwise a request could wait for one slow client after another.
         return None if visit.slow_streams < MAX_SLOW_STREAMS else self._call_unlocked(visit)
 
     # -- leading -------------------------------------------------------------------------------------------------
 
     def _lead(self, flight: Flight, visit: FetchState) -> Served | None:
-        """Take the key's lock, look again, and call the origin. Return ``None`` if it was called elsewhere: then look again."""
+        """Take the key's lock, look again, and call the origin. Return ``None`` if the caller has to look again."""
         try:
             turn = self._take_lock(flight, visit)
         except StoreError as error:
@@ -456,7 +457,10 @@ class Engine:
         return LeaderAction.CALL if self._still_to_fetch(flight, visit) else LeaderAction.AGAIN
 
     def _still_to_fetch(self, flight: Flight, visit: FetchState) -> bool:
-        """Look again, now that this leader has the lock. If no call is needed, set the result for its waiters."""
+        """Look again, once the leader has the lock or the key has changed. Return whether a call is needed.
+
+        If not, set the result for the waiters, as far as there is one to share.
+        """
         if visit.origin.relocate():
             return False
         visit.copy = self.store.load(visit.origin.key)
@@ -490,7 +494,7 @@ class Engine:
             if answer.later is None:
                 stored = self._write(flight, start, answer)
             elif self.runtime.in_line:
-                # Without threads, nobody could release the requests of other processes if the client of this stream is slow.
+                # Without threads, no housekeeping would end the flight, and other processes would wait, if the client is slow.
                 answer.later(partial(self.answer_writer.write_if_unlocked, flight.key))
             else:
                 answer.later(partial(self._write_whole, self.runtime.process.flights, flight, visit.lead, start))
@@ -505,7 +509,7 @@ class Engine:
     def _write_whole(self, flights: Flights, flight: Flight, lead: Lead, start: Start, answer: Answer | None) -> None:
         """End the flight of an answer whose body is complete or was cut short.
 
-        :param lead: kept by the body until then, since the flight ends with it.
+        :param lead: kept alive by the callback of the body until then, since the flight ends with it.
         """
         try:
             if answer is not None:
@@ -522,10 +526,10 @@ class Engine:
 
 
 class _Parting:
-    """Lets requests that are told apart from one go on, instead of waiting for a call that is not theirs.
+    """Moves a flight to the key of a variant while its call runs, so that requests for other variants need not wait for it.
 
-    :param flight: the flight that they wait for.
-    :param visit: its leader.
+    :param flight: the flight.
+    :param visit: the request that leads it.
     """
 
     __slots__ = ("_engine", "_flight", "_visit")
@@ -535,11 +539,11 @@ class _Parting:
         self._visit: FetchState | None = visit
 
     def __call__(self, fields: Fields) -> None:
-        """Part, now that it is known what the answer depends on."""
+        """Move the flight, now that the call has shown what the answer depends on."""
         key = None if self._visit is None else self._visit.origin.key_by(fields)
         if key is not None:
             self._engine.runtime.process.flights.move(self._flight, key)
 
     def end(self) -> None:
-        """Forget the request, which keeps this: a cycle would leave it to the garbage collector."""
+        """Forget the request, which refers to this object: a cycle would keep both until the garbage collector runs."""
         self._visit = None

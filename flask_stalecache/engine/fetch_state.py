@@ -26,11 +26,11 @@ MAX_FAILURES = 3
 
 
 class LeaderAction(Enum):
-    """The next step of a leader that has the lock or has timed out waiting for it."""
+    """The next step of a leader that has tried to take the lock."""
 
     #: Call the origin.
     CALL = "call"
-    #: Look again: another process has answered.
+    #: Look again: no call is needed any more, or a waiter has taken the flight over.
     AGAIN = "again"
     #: Serve the stale copy: the wait is over.
     STALE = "stale"
@@ -54,16 +54,16 @@ class Bypass(NamedTuple):
 
 
 class Seldom(NamedTuple):
-    """Call the origin for this request alone, without the lock: too few have asked for the key so far.
+    """Call the origin for this request alone, without the lock: there were too few requests for the key so far.
 
-    :ivar uses: how many.
+    :ivar uses: the number of requests.
     """
 
     uses: int
 
 
 class CallUnlocked(NamedTuple):
-    """Call the origin without the lock: the page can't be stored, or not for requests with the names of this one."""
+    """Call the origin without the lock: the answer is unlikely to be stored, for anyone or for requests like this one."""
 
     fetch: Fetch
 
@@ -111,7 +111,7 @@ class FetchState:
     def may_share(self, entry: Entry) -> bool:
         """Whether the entry of another call may be served to this request.
 
-        If each use needs confirmation, the call must have begun after the request arrived (RFC 9111 sections 4, 5.2.2.4). So it
-        must for a request that renews: its client has just changed something.
+        If each use needs confirmation, the call must have begun after the request arrived (RFC 9111 sections 4, 5.2.2.4). The
+        same holds for a request that renews: its client has just changed something.
         """
         return not (entry.needs_confirming or self.origin.terms.renews) or entry.started >= self.came

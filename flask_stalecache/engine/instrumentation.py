@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .origin import Answer, Origin, RefreshJob, Served
 
 T = TypeVar("T")
-#: Seconds of computing that the log speaks of.
+#: The least time of computing, in seconds, that is logged.
 WORTH_SAYING = 0.25
 logger = logging.getLogger("flask_stalecache")
 #: The reasons for evictions, by the name of their counter.
@@ -48,7 +48,7 @@ class Instrumentation:
     """Counts calls of origins, and sends the signals.
 
     :param lane: the lane of refreshes that compute.
-    :param complaints: logs what computes; ``None``: nothing is logged.
+    :param complaints: logs endpoints that compute; ``None``: nothing is logged.
     :ivar sender: the sender of the signals.
     """
 
@@ -77,7 +77,7 @@ class Instrumentation:
         return answer
 
     def _note_work(self, tally: Tally, work: Work) -> None:
-        """Count a call that has computed, and say once for each endpoint what to do about it."""
+        """Count a call that has computed, and log the remedy once for each endpoint."""
         if tally is UNCOUNTED:
             return
         tally.computes = work.computes
@@ -98,7 +98,7 @@ class Instrumentation:
     ) -> T:
         """Make a call that bypasses the cache, and count it.
 
-        :param why: why it does.
+        :param why: the reason for the bypass.
         :param is_visit: it also counts as a request.
         """
         begun, failed = time.perf_counter(), True
@@ -123,7 +123,7 @@ class Instrumentation:
             send(signals.origin_failed, self.sender, key=key, label=tally.label, error=error)
 
     def notes_each_stale_hit(self) -> bool:
-        """Whether a receiver or the debug log wants to know of each stale copy that is served."""
+        """Whether each stale hit has to be reported, to a receiver of its signal or to the debug log."""
         return bool(signals.stale_served.receivers) or logger.isEnabledFor(logging.DEBUG)
 
     def stale_served(self, of: Counted, served: Served) -> None:
@@ -151,7 +151,7 @@ class Instrumentation:
     def refreshed(self, job: RefreshJob, seconds: float, answer: Answer, retry_at: Callable[[], float]) -> None:
         """Count a refresh that has ended, and send its signal.
 
-        :param retry_at: returns when the next try is due, in seconds since the epoch. Called only if a receiver asks.
+        :param retry_at: returns when the next try is due, in seconds since the epoch. Called only if the signal has a receiver.
         """
         if answer.verdict is Verdict.REFUSED:
             return

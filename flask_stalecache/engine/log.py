@@ -35,7 +35,7 @@ class _Escaped:
 
 
 class EscapingFilter(logging.Filter):
-    """Escapes what visitors choose in the records of a logger: in the arguments, and in the exceptions of a traceback.
+    """Escapes text that visitors may have chosen in the records of a logger: the arguments, and the exceptions of a traceback.
 
     It is a filter of the logger, so that it sees each record before all handlers, those of the app included.
     """
@@ -68,7 +68,7 @@ def _is_unsafe(text: str) -> bool:
 
 
 def _texts(error: BaseException) -> Iterator[str]:
-    """Yield the texts of an exception, of its notes, and of those that it came from."""
+    """Yield the texts of an exception, of its notes, of its causes, and of the members of a group."""
     seen: set[int] = set()
     waiting: list[Any] = [error]
     while waiting:
@@ -123,6 +123,6 @@ class RateLimitedLog:
 
 
 def _subject(about: Hashable) -> Hashable:
-    # A visitor can't make two texts with the same hash: it has a seed of its own in each process.
+    # A visitor can't find two texts with the same hash: each process has a seed of its own for hashes.
     text = about if isinstance(about, str) else ascii(about)
     return about if len(text) <= _LONGEST else hash(text)

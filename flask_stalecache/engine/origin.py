@@ -8,7 +8,7 @@ HTTP; the origin knows neither locks nor the store. The life of a request:
 3. One request leads the flight of the key; the others wait for it. The leader has a :class:`Start` and calls :meth:`Origin.call`.
 4. The origin returns an :class:`Answer`: the value to send, and a verdict on storing it. ``answer_writer`` writes it.
 5. The engine returns :class:`Served`: a copy or an answer. The front end sends it, and submits the :class:`RefreshJob` of
-   :meth:`Origin.refresh` when the response is closed, if ``Served.refresh`` says so.
+   :meth:`Origin.refresh` when the response is closed, if ``Served.refresh`` is set.
 
 =================== ================ ==================================================
 class               made by          for
@@ -46,7 +46,7 @@ from .flights.stream_pace import StreamPace
 from .scheduling.meter import Meter
 from .scheduling.thread_pool import ThreadPool
 
-#: They say that an answer depends on names in its request, in words or with the names themselves.
+#: Refusals of answers that depend on names in their requests, whether the text states these names or not.
 _OF_NAMES = frozenset({StoreRefusal.MADE_FOR_VISITOR, StoreRefusal.READ_BY, StoreRefusal.DEPENDS_ON})
 
 
@@ -62,13 +62,15 @@ class Start(NamedTuple):
     """The facts of one call, recorded before the origin is called.
 
     :ivar seq: the number of the last purge. An answer is not stored if something was purged since.
-    :ivar started: seconds since the epoch.
+    :ivar started: the beginning of the call, in seconds since the epoch.
     :ivar serial: a random identifier of this call and its entry.
     :ivar previous: the entry that is stored now.
-    :ivar is_marked: the key's note says that the last answer could not be stored, for anyone or for requests like this one.
-    :ivar is_lasting: an answer could not be stored, however long ago, for a reason that is likely to last, and none could since.
-    :ivar called: seconds since the start of the machine.
-    :ivar depends_on: called with the selectors of a key by which the answer will be stored, as soon as they are known.
+    :ivar is_marked: the answer is unlikely to be stored, for anyone or for requests like this one: by the key's note, by a mark of
+        this process, or as the front end knows.
+    :ivar is_lasting: an answer could not be stored, however long ago, for a reason that is likely to last, and none was stored
+        since.
+    :ivar called: the beginning of the call, in seconds since the start of the machine.
+    :ivar depends_on: called with the selectors in the key of the answer, as soon as they are known.
     :ivar meter: measures the call.
     """
 
@@ -118,16 +120,16 @@ class Answer:
     :param entry: the entry to store.
     :param carried: the names in the request that the answer depends on, if it is personal.
     :param anybodys: every request without the ``absent`` names would get the same answer, so that waiters may share a failure.
-    :param shared: the value of a failure for the waiters: frozen, since hooks change the value itself.
+    :param shared: the value of a failure for the waiters. It is frozen, since hooks change ``value`` itself.
     :param bare: likewise, without anything that the origin may have made for one visitor.
-    :param asked: the request that failed, as the front end compares requests, if only requests like it may share the failure.
+    :param asked: the request that failed, as the front end compares requests. Set if only requests like it may share the failure.
     :param absent: names that were read and that the request did not carry.
     :param retry_after: seconds of back-off at least, while an entry can be served.
     :param silent_for: seconds of back-off at least, even if no entry can be served.
     :param renewed: the origin has confirmed the stored entry (304).
     :param beside: an index entry to store too, if the entry has another key than the request.
-    :param later: registers a callback for a body that is still to come. It is called with the complete answer, or with ``None`` if
-        the body was cut short. ``None``: the answer is complete.
+    :param later: registers a callback for a body that is still to come. The callback gets the complete answer, or ``None`` if the
+        body was cut short. ``None``: the answer is complete.
     :param pace: how fast the client reads a body that is still to come.
     :param failed: the origin failed, for answers that are never stored.
     :param reason: why it is not stored, if the front end gives a reason.
@@ -193,7 +195,7 @@ class Answer:
 
     @property
     def counted_reason(self) -> StoreRefusal:
-        """The reason by which it is counted that it was not stored: of names, the kind of them."""
+        """The reason under which the counters record that it was not stored. For names, it depends on their kind."""
         reason = self.why_not_stored.reason
         return reason_of_names(self.carried) if self.carried and reason in _OF_NAMES else reason
 
@@ -221,7 +223,7 @@ class Origin(Protocol):
 
     @property
     def tally(self) -> Tally:
-        """The counters of the origin. The engine asks after the call, since some front ends do not know before."""
+        """The counters of the origin. The engine reads them after the call, since some front ends do not know them before."""
 
     @property
     def lock_timeout(self) -> float:
@@ -257,7 +259,7 @@ class Origin(Protocol):
 
     @property
     def min_uses(self) -> int:
-        """The number of requests for a key from which on its answer is stored."""
+        """The number of requests for a key that it takes until an answer is stored."""
         return 1
 
     def is_barred_from(self, entry: Entry) -> bool:
@@ -273,20 +275,22 @@ class Origin(Protocol):
         return False
 
     def share_of(self, failure: Answer, *, again: bool) -> Answer | None:
-        """Return the failure of another request as this one may be given it; ``None`` if it may not.
+        """Return the failure of another request in the form that this request may get; ``None`` if it may not get it.
 
         :param again: this request has met a failure before.
         """
         return failure if failure.may_be_shared and not self.carries(failure.absent) else None
 
     def relocate(self) -> bool:
-        """Compute the key again, since the store may know more variants by now. Return whether it has changed."""
+        """Compute the key again, since more variants may be stored now. Return whether it has changed."""
         return False
 
     def key_by(self, fields: Fields) -> str | None:
-        """Return the key of the first answer to such requests, now that it is known by what they are told apart.
+        """Return the key of the first answer to such requests, now that the selectors that distinguish them are known.
 
-        ``None`` if other answers are stored, which tell that.
+        ``None`` if the URL has an entry already, from which requests get the selectors.
+
+        :param fields: the selectors.
         """
         return None
 
@@ -313,17 +317,17 @@ def _no_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshJob:
-    """One refresh. It holds no part of the visitor's request.
+    """One refresh. It holds no part of the visitor's request, unless its ``kind`` is ``None``.
 
-    The fields up to ``max_wait`` are plain data. The others call the front end. Another process makes a new job from the stored
-    entry.
+    The fields up to ``max_wait`` are plain data. The others are a thread pool and callables of the front end. Another process makes
+    a new job from the stored entry.
 
     :param key: the key of the entry.
     :param label: its name in log lines.
     :param terms: the serving options for any visitor. They determine whether the entry is due.
     :param tally: its counters, unless its answer names others.
-    :param kind: the front end, if another process can make the job from the entry alone; ``None``: only this one can, since it has
-        something of a visitor.
+    :param kind: the front end, if another process can make the job from the entry alone; ``None``: only this process can, since
+        the job has request fields of a visitor.
     :param fills_missing: it also runs if nothing is stored.
     :param forced: it runs even if the entry is fresh or is backing off.
     :param max_wait: seconds that a caller waits for it. If set, it only runs in the threads of its own pool. ``None``: no limit.
@@ -333,7 +337,7 @@ class RefreshJob:
     :param refresh_dependencies: refreshes the stale values among the given keys, and waits for them. They are the values of fetch
         functions that the entry was made from.
     :param given_up: called when the refresh has passed its deadline. It may still be running.
-    :param names: returns the names by which the memory of a failure is purged, for one that is in no answer.
+    :param names: returns the names by which the memory of a failure is purged, for a failure without an answer.
     """
 
     key: str
@@ -359,7 +363,7 @@ class RefreshResult:
     :ivar stored: whether the answer was stored.
     :ivar is_busy: another thread or process was refreshing the key.
     :ivar error: the error of the store, if it failed.
-    :ivar waiting: a request waits for it, and is told of the failure itself.
+    :ivar waiting: a request waits for it, and gets a failure itself, so that the failure need not be logged.
     """
 
     __slots__ = ("answer", "done", "error", "is_busy", "stored", "waiting")
@@ -382,8 +386,8 @@ class Served(NamedTuple):
     :ivar stored: the answer was stored.
     :ivar collapsed: it is the result of another request's call.
     :ivar waited: the request waited for another request's call, with or without success.
-    :ivar took: seconds until there was something to serve; ``None`` for a copy in memory that is fresh, or served as a moment ago,
-        to save reading the clock.
+    :ivar took: seconds until there was something to serve; ``None`` for a copy in memory that is fresh, or served by a standing
+        decision, to save reading the clock.
     """
 
     status: CacheStatus
@@ -403,7 +407,7 @@ class Served(NamedTuple):
         return None if self.copy is None else self.copy.entry
 
     def why_no_hit(self, terms: ServeOptions) -> Reason | None:
-        """Return why the request was not answered from the store; ``None`` if it was, or if only the rest of the body will tell.
+        """Return why the request was not answered from the store; ``None`` if it was, or if that depends on the rest of the body.
 
         :param terms: the serving options of the request.
         """

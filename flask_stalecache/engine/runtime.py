@@ -35,7 +35,7 @@ from .scheduling.housekeeper import Housekeeper
 from .scheduling.lane import Lane
 from .scheduling.thread_pool import ThreadPool, drain_each
 
-#: The copies of streamed bodies in one process may be as large together as so many of the largest entries.
+#: The size limit for all copies of streamed bodies in one process together, as a multiple of ``max_entry_size``.
 COPIES = 4
 #: Warnings about the server, shared by all apps: a process has one server.
 _server_complaints = RateLimitedLog()
@@ -56,7 +56,7 @@ class Runtime:
         self.settings = settings
         self.counters = counters
         self.complaints = RateLimitedLog()
-        #: Refreshes that compute run there, one at a time.
+        #: Runs the refreshes that compute, one at a time.
         self.lane = Lane(settings.switch_interval)
         self.answer_writer = AnswerWriter(store, settings.refresh_backoff, counters, self.complaints, self.lane)
         self.instrumentation = self.answer_writer.instrumentation
@@ -167,7 +167,7 @@ class Runtime:
         self._housekeeper.tick_if_due()
 
     def tick(self) -> None:
-        """Do one round of housekeeping: give up on what takes too long, take a sample, and let the store evict."""
+        """Do one round of housekeeping: give up on refreshes and calls that take too long, take a sample, let the store evict."""
         self._look_after("refreshes that take too long", self.process.refreshes.tick)
         self._look_after("calls that take too long", self._end_slow_flights)
         self._look_after("statistics", self._look_after_statistics)
@@ -176,7 +176,7 @@ class Runtime:
         self._look_after("the store", self._look_after_store)
 
     def _look_after(self, what: str, do: Callable[[], object]) -> None:
-        """Do one part of the housekeeping. A failure is logged, and keeps no other part from its turn."""
+        """Do one part of the housekeeping. A failure is logged, and does not stop the other parts."""
         try:
             do()
         except Exception as error:
@@ -203,7 +203,7 @@ class Runtime:
             self.answer_writer.store_failed(error)
 
     def stats(self) -> Stats:
-        """Return the numbers of all processes that share the store: of this host those of now, of others the last ones told."""
+        """Return the numbers of all processes that share the store: current ones of this host, the last reported ones of others."""
         mine = self.stats_here()
         hosts = self.hosts(mine)
         stats = mine if hosts is None else over_hosts(mine, hosts)
@@ -223,20 +223,20 @@ class Runtime:
         return state
 
     def _warmed(self, address: str) -> str:
-        """Return the URL of a warming request that the worker has; "" if the address is not one of those."""
+        """Return the URL of a warming request that the worker runs; "" if the address is not that of a warming request."""
         with suppress(ValueError):
             if isinstance(self.store, DirectoryStore) and (data := WarmFiles(self.store.directory).asked(address)) is not None:
                 return data.url
         return ""
 
     def _worker_place(self) -> Path | None:
-        """Return where the worker of this app and version says what it is doing; ``None`` if the store has no directory."""
+        """Return the state file of the worker of this app and version; ``None`` if the store has no directory."""
         if not isinstance(self.store, DirectoryStore):
             return None
         return self.store.directory / f"{socket_name(self.delegation.app, self.settings.version or '')}.state"
 
     def hosts(self, mine: Stats) -> Hosts | None:
-        """Return the hosts that share the store; ``None`` if it belongs to one.
+        """Return the hosts that share the store; ``None`` if the store belongs to one host.
 
         :param mine: the numbers of this host.
         """

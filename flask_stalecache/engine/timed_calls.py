@@ -37,7 +37,7 @@ class Driver(Protocol):
 
 
 class WaitEnd(Enum):
-    """The end of a wait for a refresh without anything to serve."""
+    """How a wait for a refresh has ended without anything to serve."""
 
     #: The queue of the thread pool is full.
     DROPPED = "dropped"
@@ -69,7 +69,7 @@ def wait_for_refresh(
         if (served := look(result, result is ours)) is not None:
             return served
         if visit.origin.key != key:
-            # A variant, whose refresh is another one.
+            # The request belongs to another variant now, which has a refresh of its own.
             key = visit.origin.key
             result = refreshes.result_of(key)
         # No refresh is pending, or one has ended without a result for this request: another process had the lock, or the result
@@ -143,8 +143,8 @@ class TimedCalls:
     def _outcome(self, visit: FetchState, result: RefreshResult | None, is_ours: bool) -> Served | None:
         """Serve the answer of a call, or an entry stored since. Return ``None`` if there is nothing for this request yet."""
         if is_ours and result is not None and not result.done.is_set():
-            # Our own call writes its note before it sets its result. A look at the store in between would find the back-off, and
-            # the caller would be refused instead of being told of the failure.
+            # Our own call writes its note before it sets its result. A lookup between the two would find the back-off, and the
+            # caller would be refused instead of getting the failure.
             return None
         answer = result.answer if result is not None and result.done.is_set() else None
         is_storable = answer is not None and answer.verdict is Verdict.STORABLE

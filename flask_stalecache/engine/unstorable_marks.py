@@ -1,4 +1,4 @@
-"""Keys whose answers can't be stored: their requests don't queue for each other until an answer says otherwise."""
+"""Marks keys whose answers can't be stored: their requests don't wait for each other until an answer can be stored."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MAX_MARKS = 10_000
 class UnstorableMark(Enum):
     """The likelihood that the next answer for a key can't be stored either."""
 
-    #: One answer could not be stored. The note of the key has told all processes so for a while.
+    #: One answer could not be stored. For a while, the note of the key records that for all processes.
     ONCE = "once"
-    #: Several could not, one after the other.
+    #: Several answers in a row could not be stored.
     REPEATED = "repeated"
     #: No policy could store it.
     CERTAIN = "certain"
@@ -25,8 +25,8 @@ class UnstorableMark(Enum):
 class UnstorableMarks:
     """The marks of one process. They last as long as it runs, unless later ones push them out.
 
-    Such requests call the origin without a lock, and each answer is judged. So the first one that can be stored ends the mark, and
-    nothing is lost by a mark that is wrong but one burst of concurrent calls.
+    Requests for a marked key call the origin without a lock, and each answer is judged. The first answer that can be stored ends
+    the mark, so a wrong mark costs no more than one burst of concurrent calls.
     """
 
     def __init__(self, limit: int = MAX_MARKS) -> None:

@@ -1,8 +1,8 @@
 """Counts the requests for keys that are not stored, so that an answer is stored from the nth request on (``min_uses``).
 
 The counts are in tables of a fixed size (count-min sketches), since visitors choose the URLs. Each key has one cell in each row of
-a table, and its count is that of its lowest cell. So a count may be too high, if all cells of a key are those of other keys too,
-but never too low. Two tables follow each other: the older one is dropped after a while, or when the newer one has so many keys that
+a table, and its count is that of its lowest cell. So a count may be too high, if a key shares all its cells with other keys, but
+never too low. Two tables follow each other: the older one is dropped after a while, or when the newer one has so many keys that
 its counts would become guesses.
 """
 
@@ -40,7 +40,7 @@ class _Table:
         return min(self.cells[place] for place in places)
 
     def add(self, places: Iterable[int]) -> None:
-        """Count one use. Only the lowest cells are raised, so that others are not raised too high."""
+        """Count one use. Only the lowest cells are raised, so that the counts of other keys stay as low as possible."""
         cells, count = self.cells, self.of(places)
         self.keys += not count
         if count < HIGHEST:
@@ -52,13 +52,13 @@ class _Table:
 class UseCounts:
     """The counts of one process, in 2 MiB.
 
-    :param within: seconds that a use is counted at least, unless there are too many keys; at most twice as many.
+    :param within: the least time in seconds that a use is counted, unless there are too many keys. The longest is twice that.
     """
 
     def __init__(self, within: float) -> None:
         self._within = within
         self._mutex = threading.Lock()
-        #: Nobody can choose URLs that share cells with another one.
+        #: Keeps visitors from choosing URLs that share cells with another URL.
         self._secret = os.urandom(16)
         self._now, self._before = _Table(), _Table()
         self._began = time.monotonic()

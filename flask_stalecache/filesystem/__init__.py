@@ -1,1 +1,1 @@
-"""Atomic writes and file locks."""
+"""Access to the operating system: safe files and directories, locks, sockets, shared memory and the identity of a process."""

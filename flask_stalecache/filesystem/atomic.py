@@ -18,9 +18,9 @@ _READ = os.O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC | O_NOFOLLOW
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 _LIST = os.O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY
-#: A link, or what another user has put there: nobody wrote it for us.
+#: The errors of a link and of another user's file: neither was written for us.
 PLANTED = (errno.ELOOP, errno.EPERM)
-#: Another directory would do; a disk that is full or failing is no reason to give another one.
+#: Errors that another directory would solve. A disk that is full or failing is no reason to ask for one.
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -54,7 +54,7 @@ def open_file(place: Place) -> Descriptor | None:
 
 def ours(descriptor: Descriptor, place: Place) -> Descriptor:
     """Return a descriptor, or close it and raise :class:`PermissionError` if the file belongs to another user."""
-    # Nobody else can write to our folders, unless they were open to others once, or are not the ones that were checked.
+    # No other user can write to our folders, unless they were once open to others, or are not the ones that were checked.
     if os.fstat(descriptor).st_uid != own_user():
         descriptor.close()
         raise PermissionError(errno.EPERM, "belongs to another user", str(place))
@@ -62,7 +62,7 @@ def ours(descriptor: Descriptor, place: Place) -> Descriptor:
 
 
 def read_file(place: Place, limit: int | None = None) -> bytes | None:
-    """Return the contents of a file; ``None`` if it does not exist, ``b""`` if it is a link or another user's.
+    """Return the contents of a file; ``None`` if it does not exist, ``b""`` if it is a link or belongs to another user.
 
     :param limit: bytes to read at most. Default: all.
     """
@@ -91,13 +91,13 @@ def write_file(place: Place, data: bytes, time_ns: int, *, is_durable: bool = Fa
     """
     path, at = where(place)
     beside = f"{path}.{os.urandom(8).hex()}.tmp"
-    # Before it is made: an exception may come as soon as it is there.
+    # Before the file is made: an exception may come as soon as it exists.
     try:
         with open_descriptor(beside, _CREATE, 0o600, at) as descriptor:
             set_mode(descriptor, 0o600)
             # Set at once, since by the kernel's time a sweep could take the file for left over.
             os.utime(descriptor, ns=(time_ns, time_ns))
-            # At its full size from the beginning, so that a look at the folder meanwhile counts the right size.
+            # At its full size from the beginning, so that a scan of the folder meanwhile counts the right size.
             os.ftruncate(descriptor, len(data))
             view = memoryview(data)
             while view:
@@ -113,7 +113,7 @@ def write_file(place: Place, data: bytes, time_ns: int, *, is_durable: bool = Fa
 
 
 def append_to_file(place: Place, data: bytes) -> bool:
-    """Append to a file at once, among others who do. Return false if the file was renamed or removed meanwhile.
+    """Append to a file in one write, since others may append too. Return false if the file was renamed or removed meanwhile.
 
     :raises OSError: if only a part could be written.
     """
@@ -126,7 +126,7 @@ def append_to_file(place: Place, data: bytes) -> bool:
 
 
 def status_of(place: Place) -> os.stat_result | None:
-    """Return the status of a file, not of what a link leads to; ``None`` if it does not exist."""
+    """Return the status of a file, without following a link; ``None`` if the file does not exist."""
     path, at = where(place)
     try:
         return os.stat(path, dir_fd=at, follow_symlinks=False)
@@ -155,9 +155,9 @@ def files_in(folder: Path | Inside) -> Iterator[os.DirEntry[str]]:
 
 
 def make_directories(path: Path) -> None:
-    """Make the cache directory and its missing parents, all private: who can write to a parent could replace the directory.
+    """Make the cache directory and its missing parents, all private: a user with access to a parent could replace the directory.
 
-    :raises ConfigError: if we may not write where it is to be made.
+    :raises ConfigError: if our user may not make one of them.
     """
     try:
         _make_with_parents(path)

@@ -2,8 +2,8 @@
 
 A signal's handler may raise between any two steps of Python: also between the call that opens a file and the ``try`` after it. The
 number alone would be lost then, with whatever lock the file has. So a descriptor is an object from the beginning, which closes the
-file when nothing refers to it any more, and steps that must not be separated are one chain of C functions: no handler runs in
-between.
+file when nothing refers to it any more, and steps that must not be separated are one chain of C functions: no handler runs between
+them.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from types import TracebackType
 class Descriptor(int):
     """An open descriptor. ``with`` closes it at its end."""
 
-    #: What is left to close: the number, until it is closed, given away or forgotten.
+    #: The number, until it is closed, given away or forgotten.
     _open: list[int]
 
     def _left(self) -> list[int]:
-        # Made here and not in __init__: between a call of that and its first step a handler could raise.
+        # Made here and not in __init__: a handler could raise after the object exists and before the first step of __init__.
         left: list[int] = self.__dict__.setdefault("_open", [int(self)])
         return left
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not closed here."""
+        """Whether it is still to be closed here."""
         return bool(self._left())
 
     def close(self) -> None:
-        """Close it, unless that is done."""
+        """Close it, unless it was closed, given away or forgotten."""
         left = self._left()
-        # In one chain: a number that is taken is closed, and none is closed twice, since it may be of another file by then.
+        # In one chain: a number that is popped is closed, and none is closed twice, since it may belong to another file by then.
         list(map(os.close, map(left.pop, range(len(left)))))
 
     def forget(self) -> None:
-        """Never close it: its number is of another file by now."""
+        """Never close it: its number belongs to another file now."""
         self._left().clear()
 
     def into_file(self) -> FileIO:
-        """Return a file object that owns it from now on. It is not that of a directory."""
+        """Return a file object that owns it from now on. It must not be the descriptor of a directory."""
         left = self._left()
         (file,) = map(FileIO, map(left.pop, range(len(left))))
         return file

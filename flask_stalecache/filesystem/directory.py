@@ -50,7 +50,7 @@ class HeldDirectory:
             self.descriptor = descriptor
 
     def __del__(self) -> None:
-        # A daemon may have closed all descriptors, and the number may be of another file by now.
+        # A daemon may have closed all descriptors, so that the number may belong to another file now.
         if self.descriptor is not None:
             with suppress(OSError):
                 self.descriptor.close() if self._is_open() else self.descriptor.forget()
@@ -71,14 +71,14 @@ class HeldDirectory:
         return (status.st_dev, status.st_ino) == self._identity and (self.descriptor is None or self._is_open())
 
     def by_path(self, name: str) -> Path:
-        """Return a path to one of its files for those who take nothing else: through the descriptor, where the kernel has that."""
+        """Return a path to one of its files, for calls that take only paths: through the descriptor, where the kernel allows."""
         return self._by_path / name
 
 
 class Inside(NamedTuple):
     """A file in a held directory.
 
-    :ivar name: its path from there.
+    :ivar name: its path relative to the directory.
     """
 
     held: HeldDirectory
@@ -109,7 +109,7 @@ class Directory:
 
     def hold(self) -> None:
         """Check the directory that is at the path now, and hold it. If it can't be used, none is held any more."""
-        # Threads that are in the middle of something go on with the old one until then.
+        # The old one is replaced only now: until then, other threads go on with it.
         try:
             self._held = HeldDirectory(self.path)
         except Exception:
@@ -124,7 +124,7 @@ class Directory:
     def at(self, name: str) -> Inside:
         """Return a file in it.
 
-        :raises FileNotFoundError: if it is not held: it is as good as not there.
+        :raises FileNotFoundError: if the directory is not held, as if it did not exist.
         """
         held = self._held
         if held is None:
@@ -150,7 +150,7 @@ def check_directory(directory: Path) -> None:
         raise ConfigError(f"the cache directory {directory} is inside a file: give another STALECACHE_DIR") from None
     except OSError as error:
         if error.errno == errno.EIO:
-            # A disk that fails is no mistake of the configuration: pages are live until it is well.
+            # A failing disk is not a mistake in the configuration: pages are served live until it works again.
             return
         raise ConfigError(
             f"the cache directory {directory} can't be used ({error.strerror}): give another STALECACHE_DIR"

@@ -13,7 +13,8 @@ from .system import read_at, try_flock, write_at
 class HeldFile:
     """An open file. A forked child inherits it, and its lock.
 
-    A daemon may have closed all descriptors, and the number may be of another file by now: that one is neither written nor closed.
+    A daemon may have closed all descriptors, so that the number may belong to another file now: that file is neither written nor
+    closed.
 
     :param descriptor: its descriptor, which closes it when this object is garbage collected.
     """
@@ -27,13 +28,13 @@ class HeldFile:
         self._identity = status.st_dev, status.st_ino
 
     def __del__(self) -> None:
-        # Without an identity it was not made to the end.
+        # Without an identity, ``__init__`` did not finish.
         if self._identity is not None:
             with suppress(OSError):
                 self._descriptor.close() if self.is_open() else self._descriptor.forget()
 
     def is_open(self) -> bool:
-        """Whether the descriptor still leads to it."""
+        """Whether the descriptor still leads to this file."""
         try:
             return self.is_same(os.fstat(self._descriptor))
         except OSError:
@@ -45,12 +46,12 @@ class HeldFile:
 
     @property
     def inode(self) -> int:
-        """Its number in its file system."""
+        """Its inode number."""
         return self._number
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Its size in bytes."""
         return os.fstat(self._descriptor).st_size
 
     def read(self, size: int, offset: int) -> bytes:
@@ -58,13 +59,13 @@ class HeldFile:
         return read_at(self._descriptor, size, offset)
 
     def write(self, data: bytes, offset: int) -> None:
-        """Write bytes at an offset, all of them or as many as there is room for; then raise :class:`OSError`."""
+        """Write bytes at an offset. If there is room for a part only, write that and raise :class:`OSError`."""
         self._check()
         if write_at(self._descriptor, data, offset) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def cut(self) -> None:
-        """Cut it to nothing, which needs no room."""
+        """Truncate it to zero bytes, which needs no room on the disk."""
         self._check()
         os.ftruncate(self._descriptor, 0)
 
@@ -73,5 +74,5 @@ class HeldFile:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def try_lock(self, *, exclusive: bool) -> bool:
-        """Lock it, or change its lock, without waiting. Return false if others hold it: then this lock is lost too."""
+        """Lock it, or change its lock, without waiting. Return false if others hold it: then the lock that it had is lost too."""
         return try_flock(self._descriptor, exclusive=exclusive)

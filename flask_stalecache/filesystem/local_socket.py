@@ -13,7 +13,7 @@ from contextlib import suppress
 from .atomic import remove_file, status_of
 from .directory import Inside
 
-#: Bytes of a path to a socket at most: 104 with the end on BSD and macOS, 108 on Linux.
+#: Bytes of a path to a socket at most: with the zero at its end, 104 on BSD and macOS, 108 on Linux.
 LONGEST_PATH = 103
 _KINDS = (getattr(socket, "SOCK_SEQPACKET", None), socket.SOCK_STREAM)
 #: Connections that wait to be accepted.
@@ -58,9 +58,9 @@ def connect(place: Inside) -> socket.socket | None:
 
 
 def receive(connection: socket.socket, size: int) -> bytes | None:
-    """Return what has come by a connection; ``None`` if nothing has, and ``b""`` if the other end is gone.
+    """Return the bytes that have arrived on a connection; ``None`` if there are none, and ``b""`` if the other end is gone.
 
-    :param size: how many bytes at most. Of a packet that is longer, the rest is lost.
+    :param size: the greatest number of bytes. If a packet is longer, the rest of it is lost.
     """
     try:
         return connection.recv(size)
@@ -71,10 +71,10 @@ def receive(connection: socket.socket, size: int) -> bytes | None:
 
 
 class Listener:
-    """A socket in a directory at which others connect.
+    """A socket in a directory, to which other processes connect.
 
-    :param place: where. What is there is removed: the caller has the right to.
-    :raises OSError: if there can be none.
+    :param place: its place. A file there is removed, so the caller must have the right to remove it.
+    :raises OSError: if no socket can be made there.
     """
 
     def __init__(self, place: Inside) -> None:
@@ -89,7 +89,7 @@ class Listener:
         try:
             with suppress(FileNotFoundError):
                 remove_file(place)
-            # Nobody else connects in between either: only its owner may enter the directory, or else change the mode.
+            # No other user can connect before the mode is set, since the socket does not listen yet.
             made.bind(path)
             os.chmod(path, 0o600)
             made.listen(BACKLOG)
@@ -103,7 +103,7 @@ class Listener:
         return None if status is None else (status.st_dev, status.st_ino)
 
     def is_current(self) -> bool:
-        """Whether who connects by the path arrives here."""
+        """Whether a connection to the path reaches this socket."""
         return self._place.held.is_current() and self._identity is not None and self._identity_now() == self._identity
 
     def accept(self) -> socket.socket | None:

@@ -19,10 +19,10 @@ from .descriptors import Descriptor, open_descriptor
 from .directory import Directory, Place, where
 from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, after_fork_in_child, set_mode, try_flock, unlock
 
-#: Seconds between two attempts for a lock of the directory, and seconds after which it is an error: these are held briefly.
+#: Seconds between two attempts to take a lock of the directory, and seconds after which it is an error: these are held briefly.
 POLL = 0.005
 PATIENCE = 10.0
-#: Attempts with files that their holders remove meanwhile.
+#: The number of attempts if holders remove the file each time.
 _ATTEMPTS = 100
 _OPEN = os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 
@@ -33,7 +33,7 @@ class FileKeyLock:
     :param path: the lock file, by its path or by its name in a directory.
     :param make_folder: makes its folder.
     :param directory: the directory; its descriptor leads to the file. Default: the path does.
-    :param is_passing: the release removes the file: visitors choose the keys. Default: it stays for the next holder.
+    :param is_passing: the release removes the file, since visitors choose the keys. Default: the file stays for the next holder.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class FileKeyLock:
         self._directory = directory
         self._is_passing = is_passing
         self._place: Place = path
-        #: The locked file, if this object holds the lock, and the process that has locked it. Taken out to release it.
+        #: The locked file, if this object holds the lock, and the process that has locked it. ``release`` takes them out.
         self._held: list[tuple[Descriptor, int]] = []
 
     def acquire(self) -> bool:
-        """Try once. Return false if another holds it; raise :class:`StoreError` if the file can't be locked."""
+        """Try once. Return false if another holder has the lock; raise :class:`StoreError` if the file can't be locked."""
         if self._held:
             return True
         with store_errors():
@@ -83,7 +83,7 @@ class FileKeyLock:
 
     def release(self) -> None:
         """Release the lock. It is harmless if the lock is not held."""
-        # Two threads may release it at once, and what the second one removed would be the file of the next holder.
+        # Two threads may release it at once. The second one must do nothing, or it would remove the file of the next holder.
         with suppress(IndexError, OSError):
             self._let_go(*self._held.pop())
 
@@ -118,7 +118,7 @@ def remove_if_idle(place: Place) -> None:
     """Remove a lock file, unless it is held. Called for many thousands of files, so it does without a lock object."""
     path, at = where(place)
     with suppress(OSError), open_descriptor(path, _OPEN, at=at) as descriptor:
-        # Only the holder may remove it, and by now the path may be another file.
+        # Only the holder may remove it, and the path may lead to another file by now.
         if try_flock(descriptor, exclusive=True) and _is_at(descriptor, place):
             os.unlink(path, dir_fd=at)
 

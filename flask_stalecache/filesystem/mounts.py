@@ -1,8 +1,8 @@
-"""Tells what kind of file system a directory is on, where the system says so (Linux), and whether it has file locks.
+"""Finds the kind of file system that a directory is on, where the system lists it (Linux), and whether it has file locks.
 
 ============================ ==================================================================================================
 :data:`NETWORK`              several hosts may see the directory: each has its own shared memory and page cache, so that a
-                             purge on one of them would not reach the others, and locks may not exclude them
+                             purge on one of them would not reach the others, and locks may not exclude the others
 :data:`OF_THE_HOST`          a virtual machine or a container sees a directory of its host: locks may not reach beyond it
 all others                   local, or not known
 ============================ ==================================================================================================
@@ -36,7 +36,7 @@ class Mount(NamedTuple):
     """A mounted file system.
 
     :ivar place: the directory that it is mounted on.
-    :ivar device: its number.
+    :ivar device: the number of its device.
     :ivar kind: its kind, such as ``ext4``.
     """
 
@@ -59,17 +59,18 @@ def kind_at(path: str | os.PathLike[str]) -> str:
 def _kind_of(place: str, device: int, mounts: str) -> str:
     """Return the kind of the file system that a directory is on.
 
-    :param device: its number. With another one, another file system is mounted.
+    :param device: the number of its device, a part of the cached call: another file system may be mounted there later.
     :param mounts: the list of mounts.
     """
     around = [mount for mount in _mounts(mounts) if os.path.commonpath([place, mount.place]) == mount.place]
-    # A later mount hides those before it, also those below its place: these have another number. So have parts of btrfs, though.
+    # A later mount hides earlier ones, also those below its place: these have another device number. Parts of btrfs have numbers
+    # that the list lacks, though: for them, all mounts count.
     seen = [mount for mount in around if mount.device == device] or around
     return max(reversed(seen), key=lambda mount: len(mount.place)).kind if seen else ""
 
 
 def why_no_locks(path: str | os.PathLike[str]) -> str | None:
-    """Return why files in a directory can't be locked; ``None`` if they can, or that is unknown. Nothing is made for it."""
+    """Return why files in a directory can't be locked; ``None`` if they can, or that is unknown. This creates no file."""
     try:
         descriptor = open_descriptor(_existing(os.path.realpath(path)), os.O_RDONLY | O_CLOEXEC | O_DIRECTORY)
     except OSError:

@@ -1,8 +1,8 @@
 """The format of all small files: a seal, then the content. Pure.
 
-The seal is a magic, the kind of the file, the length of the content, and a CRC-32 of kind, length and content. It tells a whole
-file from one that a crash of the machine has cut, from one with a bad block, from another kind of file under its name, and from the
-file of an older version. A checksum only finds damage: it does not stop anybody who can write to the directory.
+The seal is a magic, the kind of the file, the length of the content, and a CRC-32 of kind, length and content. It distinguishes a
+whole file from one that a crash of the machine has truncated, from one with a bad block, from another kind of file under its name,
+and from the file of an older version. A checksum only finds damage: it does not stop anybody who can write to the directory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LINE_SEAL = 18
 def seal(kind: bytes, content: bytes) -> bytes:
     """Return the bytes of a file.
 
-    :param kind: what it is, in four bytes. A kind whose content changes gets a new name.
+    :param kind: the kind of the file, in four bytes. If the format of its content changes, it gets a new name.
     """
     return _SEAL.pack(MAGIC, kind, len(content), _checksum(kind, content)) + content
 
@@ -47,16 +47,16 @@ def seal_json(kind: bytes, value: Any) -> bytes:
 
 
 def unseal_json(kind: bytes, data: bytes | None, decode: Callable[[Any], T]) -> T | None:
-    """Return what a file with JSON says; ``None`` if there is no file, or anything is wrong with it.
+    """Return the value in a JSON file; ``None`` if there is no file, or anything is wrong with it.
 
-    :param decode: makes it from the JSON data. Whatever it raises, the file says nothing.
+    :param decode: makes the value from the JSON data. Any exception that it raises counts as a broken file.
     """
     content = unseal(kind, data)
     return None if content is None else decoded(content, decode)
 
 
 def seal_line(content: bytes) -> bytes:
-    """Return a line of a file that grows line by line, without its end."""
+    """Return a line of a file that grows line by line, without the line end."""
     return b"%08x %08x %b" % (len(content), zlib.crc32(content), content)
 
 
@@ -67,15 +67,15 @@ def unseal_line(line: bytes) -> bytes | None:
 
 
 def decoded(content: bytes, decode: Callable[[Any], T]) -> T | None:
-    """Return what JSON says; ``None`` if anything is wrong with it.
+    """Return the value in JSON content; ``None`` if anything is wrong with it.
 
-    :param decode: makes it from the JSON data.
+    :param decode: makes the value from the JSON data.
     """
     try:
         return decode(json.loads(content))
     except Exception:
-        # Not only ValueError and TypeError: lists in lists end in RecursionError, large numbers in OverflowError. Nothing that a
-        # file can hold may reach a visitor.
+        # Not only ValueError and TypeError: deeply nested lists end in RecursionError, large numbers in OverflowError. No content
+        # of a file may cause an error that reaches a visitor.
         return None
 
 

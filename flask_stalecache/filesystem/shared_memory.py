@@ -1,4 +1,4 @@
-"""Files in memory that the processes of a machine share: no disk takes a page of them away, and no restore rewrites them.
+"""Files in memory that the processes of a machine share: a failing disk can't lose a page of them, and no restore rewrites them.
 
 They are in ``/dev/shm``, if that is a tmpfs. A mapping holds a lock on its file as long as it exists, so a file that no
 process has mapped can be recognised, and is removed when others are made. Containers may each have a ``/dev/shm`` of their own.
@@ -20,9 +20,9 @@ from .mounts import kind_at
 from .system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, allocate, allocated, set_mode, try_flock
 
 FOLDER = "/dev/shm"
-#: Bytes of the last files of one kind that stay even if no process has mapped them: a worker may succeed one that was killed.
+#: Bytes of the last used files of one size that stay even if no process has mapped them: a worker may succeed one that was killed.
 IDLE = 16 * 1024 * 1024
-#: A process that makes many files of one size looks for unmapped ones at the first of so many.
+#: The number of files of one size that a process makes from one search for unmapped ones to the next.
 LOOK_EVERY = 16
 #: Seconds after which a file that is not finished is left over: its process was killed while it made the file.
 UNFINISHED = 3600
@@ -56,12 +56,12 @@ class SharedMemory:
         return (status.st_dev, status.st_ino) == self._identity and status.st_size == len(self.map)
 
     def touch(self) -> None:
-        """Give the file the time of now, which changes of the mapping don't: the one that was used last is removed last."""
+        """Set the modification time to now, which writes to the mapping don't do: the file that was used last is removed last."""
         with suppress(OSError):
             os.utime(_path(self.name))
 
     def remove(self) -> None:
-        """Remove the file; those who have mapped it keep it."""
+        """Remove the file; processes that have mapped it keep the mapping."""
         with suppress(OSError):
             os.unlink(_path(self.name))
 
@@ -72,7 +72,7 @@ def is_expected() -> bool:
 
 
 def device() -> int | None:
-    """Return the number of the file system that this process has there; ``None`` if it is no memory."""
+    """Return the device number of the file system that this process has in the folder; ``None`` if it is not in memory."""
     try:
         folder = os.path.realpath(FOLDER)
         number = os.stat(folder).st_dev
@@ -119,7 +119,7 @@ def find(name: str, size: int) -> SharedMemory | None:
     except OSError:
         return None
     with descriptor:
-        # Not to be locked: it is being removed.
+        # A file that can't be locked is being removed.
         is_there = try_flock(descriptor, exclusive=False)
         status = os.fstat(descriptor)
         is_whole = status.st_size == size and allocated(status) >= size
@@ -138,7 +138,7 @@ def read(name: str, size: int) -> bytes | None:
 
 
 def _remove_idle(size: int) -> None:
-    """Remove our files of a size that no process has mapped, since theirs have ended, but not the last ones."""
+    """Remove our files of a size that no process has mapped any more, but not the ones that were used last."""
     files: list[tuple[int, str]] = []
     for name in filter(_NAME.fullmatch, os.listdir(FOLDER)):
         with suppress(OSError):
@@ -150,9 +150,9 @@ def _remove_idle(size: int) -> None:
 
 
 def remove_left_over(names: re.Pattern[str], now: int) -> None:
-    """Remove our files that processes have not finished before they were killed.
+    """Remove our unfinished files, whose processes were killed while they wrote them.
 
-    :param names: those files, if they are empty or have the name of a file that is being written.
+    :param names: matches the files to check. One that is empty, or whose name ends in ``.tmp``, is unfinished.
     :param now: the time by the clock of the kernel, which can't be set for a single process, in nanoseconds.
     """
     with os.scandir(FOLDER) as entries:

@@ -45,12 +45,12 @@ _fcntl: Any = _module("fcntl")
 _os: Any = os
 _signal: Any = signal
 _resource: Any = _module("resource")
-#: What a store of files can't do without, besides locks.
+#: The names that a store of files needs, besides locks.
 _NEEDED = ("geteuid", "O_NOFOLLOW", "fchmod", "pread", "pwrite", "statvfs")
 _BLOCK = 64 * 1024
 _MEMORY = Path("/proc/self/statm")
 _KIB = 1024
-#: What a file system says that has no locks, or whose server has none.
+#: The errors of a file system that has no locks, or whose server has none.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -77,7 +77,7 @@ def try_flock(descriptor: int, *, exclusive: bool) -> bool:
 
 
 def why_no_flock(descriptor: int) -> str | None:
-    """Return why files like an open one can't be locked: the message of the system. ``None`` if they can."""
+    """Return why files on the same file system as an open one can't be locked, in the words of the system; ``None`` if they can."""
     try:
         _fcntl.flock(descriptor, _fcntl.LOCK_SH | _fcntl.LOCK_NB)
     except BlockingIOError:
@@ -109,7 +109,7 @@ def sync(descriptor: int) -> None:
     """Wait until a file is on the disk, not only in the disk's own cache."""
     full = getattr(_fcntl, "F_FULLFSYNC", None)
     if full is not None:
-        # Some file systems, and disks that are no disks, don't have it.
+        # Some file systems, and disks that are not physical ones, don't have it.
         with suppress(OSError):
             _fcntl.fcntl(descriptor, full)
             return
@@ -149,7 +149,7 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
 
 
 def after_fork_in_child(function: Callable[[], object]) -> None:
-    """Let a function be called in each child of a fork, where there are forks."""
+    """Register a function that is called in each child of a fork, where the system has forks."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)
 
@@ -174,7 +174,7 @@ def ignore_stop_signals() -> None:
 
 
 def memory_used() -> int:
-    """Return the bytes of memory that this process uses; where the system does not say that, what it has used at most."""
+    """Return the bytes of memory that this process uses, or its peak where the system does not report the current use."""
     try:
         return int(_MEMORY.read_bytes().split()[1]) * int(_os.sysconf("SC_PAGE_SIZE"))
     except (OSError, ValueError, IndexError):

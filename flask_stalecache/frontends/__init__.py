@@ -7,9 +7,9 @@ gateway            WSGI apps, without entering them at a hit; flask_app observes
 requests_adapter   sessions of ``requests``
 ================== =============================================================================================================
 
-Below them are what they share: what a request and its response are (request, response, observation), what one app is (app_code,
-setup), and the seam to Flask (flask_internals). Above them is what a Flask app adds to several of them (flask_app).
+They share the packages below them: requests and responses (request, response, observation), one app (app_code, setup), and the
+seam to Flask (flask_internals). Above them, flask_app connects one Flask app to several of them.
 
-Each has a *handler* (or adapter), where a request arrives; an *origin*, which is what the engine sees; and a *fetch*, which calls
-the origin and judges its answer.
+Each front end has a *handler* (or adapter), which receives requests; an *origin*, which the engine calls; and a *fetch*, which
+calls the view, function, app or third party and judges its answer.
 """

@@ -35,7 +35,7 @@ class AfterResponseMiddleware:
     """WSGI middleware that queues refreshes when the response is closed.
 
     It wraps the WSGI iterable, since ``call_on_close`` never fires for a ``direct_passthrough`` response. It only queues, since
-    whatever runs at close still occupies the connection, and a worker of a sync server.
+    code that runs at close still occupies the connection, and a worker of a sync server.
 
     :param app: the previous ``wsgi_app`` of the app.
     :param engine: runs the refreshes.
@@ -56,7 +56,7 @@ class AfterResponseMiddleware:
         self._at_first_request = at_first_request
         self._gateway: WSGIApplication | None = None
         self._knows_server = False
-        # Flask has run the view when it returns. A middleware that is a generator runs only when its first chunk is read.
+        # Flask has run the view when ``wsgi_app`` returns. A middleware that is a generator runs only when its first chunk is read.
         self._answers_at_once = getattr(app, "__func__", None) is Flask.wsgi_app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -92,7 +92,7 @@ class AfterResponseMiddleware:
             environ.pop(ARRIVED, None)
         watch_body(environ)
         asked = None
-        # By hand, since a loop would make each hit slower.
+        # Written out, since a loop would slow down each hit.
         if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MODIFIED_SINCE" in environ or "HTTP_RANGE" in environ:
             environ, asked = asked_of(environ, start_response)
         jobs: list[RefreshJob] = []
@@ -104,7 +104,7 @@ class AfterResponseMiddleware:
             raise
         if asked is not None:
             if self._answers_at_once:
-                # The view has left its page there. The server's start_response may know the environ.
+                # The view has stored its page in ``asked``. Removed, since the server's start_response may refer to the environ.
                 environ.pop(ASKED, None)
             iterable = asked.cut(iterable)
         if self._answers_at_once and not jobs and not self._engine.runtime.in_line and type(iterable) is tuple:
@@ -115,7 +115,7 @@ class AfterResponseMiddleware:
         return closing(iterable, [partial(self._submit, jobs, environ)], takes_long=takes_long)
 
     def _submit(self, jobs: list[RefreshJob], environ: WSGIEnvironment) -> None:
-        # A thread that outlives the view finds no list then, and queues its refreshes itself.
+        # Without the list, a thread that outlives the view queues its refreshes itself.
         environ.pop(HANDOVER, None)
         # Emptied, since a server may close a response twice.
         while jobs:

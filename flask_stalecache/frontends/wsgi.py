@@ -18,7 +18,7 @@ def closing(iterable: Iterable[bytes], after: Sequence[Callable[[], Any]], *, ta
     """Return an iterable that calls functions when it is closed.
 
     :param after: the functions, in order; they are called after the iterable itself was closed.
-    :param takes_long: they do more than queue something.
+    :param takes_long: the functions do more than queue something.
     """
     if takes_long:
         # uWSGI and others send the head with the first chunk. A response without a chunk would be sent only after the functions.
@@ -28,7 +28,7 @@ def closing(iterable: Iterable[bytes], after: Sequence[Callable[[], Any]], *, ta
 
 
 def why_no_threads(environ: Mapping[str, Any]) -> str:
-    """Return why no thread can run between requests, and what to do about it; "" if they can.
+    """Return why no thread can run between requests, and what to do about it; "" if threads can run.
 
     :param environ: the WSGI environ of any request.
     """
@@ -44,6 +44,6 @@ def why_no_threads(environ: Mapping[str, Any]) -> str:
 def has_other_processes(environ: Mapping[str, Any]) -> bool:
     """Whether the server may run the app in several processes.
 
-    :param environ: the WSGI environ of any request. That of a refresh is not the server's.
+    :param environ: the WSGI environ of any request. The environ of a refresh is not made by the server.
     """
     return bool(environ.get("wsgi.multiprocess")) and REFRESHING not in environ

@@ -1,4 +1,4 @@
-"""Finds out why a page of an app is cached or not: requests it twice in this process, and collects what the front ends say."""
+"""Finds out why a page of an app is cached or not: requests it twice in this process, and collects the front ends' accounts."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ..frontends.pages.bound_view import cached_view
 from ..frontends.setup.probe import Probe
 from .sandbox import sandboxed
 
-#: The host where none is given.
+#: The host of the request if none is given.
 _NOWHERE = "localhost"
-#: Variables of a request that are one visitor's.
+#: The variables of a request that belong to one visitor.
 _OWN = ("HTTP_COOKIE", "HTTP_AUTHORIZATION")
-#: Fields that a visitor may send, and that no request of ours has otherwise.
+#: Fields that may be given here, since a visitor sends them; other requests of this package can't have them.
 _FREE = frozenset({"host", "cookie", "authorization"})
 
 
 class Visit(NamedTuple):
-    """One request.
+    """One request, and its answer.
 
     :ivar answer: the status line of the answer, or the exception that the app raised.
-    :ivar account: how it was answered; ``None`` if no front end has met it.
+    :ivar account: how it was answered; ``None`` if it did not reach a front end.
     """
 
     answer: str
@@ -54,7 +54,7 @@ class Inquiry(NamedTuple):
 
     @property
     def account(self) -> Account | None:
-        """The account of the last answer that the app has made, which tells what code has read which name."""
+        """The account of the last answer that the app made, with the code that read each name. Without one, the last account."""
         accounts = [visit.account for visit in reversed(self.visits) if visit.account is not None]
         return next((account for account in accounts if not account.is_from_store), accounts[0] if accounts else None)
 
@@ -83,7 +83,7 @@ def _explained(app: Flask, environ: dict[str, Any], one: Visit, two: Visit) -> D
     view: Any = app.view_functions.get(endpoint or "")
     cached = cached_view(view)
     name = cached.name if cached is not None else f"{getattr(view, '__module__', '')}.{getattr(view, '__qualname__', endpoint)}"
-    # Nothing but the command's own choice of a host.
+    # The default host is the command's own choice, and not one of the app.
     is_known = environ["HTTP_HOST"] != _NOWHERE
     settings = state_of(app).settings
     return explain_outside(path, Outside(endpoint, name, cached is not None, settings.enabled, two.answer, is_known))
@@ -115,7 +115,7 @@ def _visit(app: Flask, environ: dict[str, Any], private: AppState) -> Visit:
         except Exception as error:
             reply.error = error
 
-    # Like a thread of a server: the context of the caller is not the request's.
+    # Like a thread of a server: the request does not have the context variables of the caller.
     Context().run(go)
     return Visit(f"{reply.error!r}" if reply.error is not None else reply.status, probe.account())
 

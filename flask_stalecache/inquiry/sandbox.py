@@ -2,8 +2,8 @@
 
 While it is in place, the app's own middleware and gateway hand their requests on to the second set, so that middleware around
 them and the hooks of the app run as for visitors. Entries, counts, marks and back-offs are in the memory of this process alone, no
-signal is sent in the name of the app, and the log is silent. What the app itself does, such as a write to its database, it does all
-the same.
+signal is sent in the name of the app, and the log is silent. Side effects of the app itself, such as a write to its database,
+happen all the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _logger = logging.getLogger("flask_stalecache")
 
 @contextmanager
 def sandboxed(app: Flask) -> Iterator[AppState]:
-    """Let requests go through a second set of an app's parts, and yield it. Only for a process that serves no visitors."""
+    """Let requests go through a second set of an app's parts, and yield the set. Only for a process that serves no visitors."""
     live = state_of(app)
     counters = Counters()
     engine = Engine(memory_store(live.settings, counters), live.settings, counters)
@@ -43,7 +43,7 @@ def sandboxed(app: Flask) -> Iterator[AppState]:
             gateway = live.middleware.gateway
             if isinstance(gateway, Gateway):
                 own = private.middleware.open_gateway()
-                # The server, or middleware around it, may know the live one.
+                # The server, or middleware around the app, may refer to the live gateway.
                 changes.enter_context(_changed(vars(gateway), vars(own)))
             changes.enter_context(_changed(vars(live.middleware), {"_gateway": private.middleware}))
         yield private
@@ -51,7 +51,7 @@ def sandboxed(app: Flask) -> Iterator[AppState]:
 
 @contextmanager
 def _changed(values: dict[str, Any], changes: dict[str, Any]) -> Iterator[None]:
-    """Change values for a while."""
+    """Change values until the block ends."""
     before = values.copy()
     values.update(changes)
     try:

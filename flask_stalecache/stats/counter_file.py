@@ -33,9 +33,9 @@ VERSION = 4
 #: Cells of the head.
 HEAD = 128
 _MAGIC_CELL, _VERSION_CELL, BORN_CELL = 0, 1, 2
-#: The name of the shared memory with the latest counts, and the number of the file that it belongs to.
+#: The name of the shared memory with the latest counts, and the inode of the file that it belongs to.
 _MEMORY_CELL, _INODE_CELL = 3, 5
-#: The reasons that are counted: the counts of other ones are left out.
+#: The digest of the reasons that the cells are for: the counts of other reasons are left out.
 _REASONS_CELL = 6
 #: Gauges belong to the process that holds the file, and are void when it has ended.
 GAUGES = range(8, 16)
@@ -53,7 +53,7 @@ _SECOND_LOOK = 0.002
 _TRIES = 10
 #: Bytes that are written at a time, if any of them has changed.
 _PART = 4096
-#: Counts and times in nanoseconds are less than this; a larger one is damaged.
+#: Counts and times in nanoseconds are less than this; larger values are damaged.
 _MOST = 2**62
 _OPEN = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 
@@ -61,9 +61,9 @@ _OPEN = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
 class CounterFile:
     """The file of this process, and the cells that it counts in.
 
-    The cells are in shared memory, so that what a killed process has counted is not lost, and any process reads the latest counts;
-    without such memory they are this process's own. They are written to the file now and then. It is not mapped: otherwise, a
-    failing disk or a program that empties the file would end the process.
+    The cells are in shared memory, so that the counts of a killed process are not lost, and any process reads the latest counts.
+    Without shared memory, the cells are private to this process. They are written to the file now and then. The file is not mapped:
+    otherwise, a failing disk or a program that empties the file would end the process.
 
     :param path: its path.
     :param file: the open file, locked by this process.
@@ -80,7 +80,7 @@ class CounterFile:
             memory = _new_memory(content, file)
         self._memory = memory
         self._cells = memoryview(bytearray(content) if memory is None else memory.map).cast("Q")
-        # What is in the file by now: at first, only the parts that differ from it are written.
+        # The content of the file: save() writes only the parts that differ from it.
         self._saved = content
         self.head = self._cells[:HEAD]
         for gauge in GAUGES:
@@ -89,12 +89,12 @@ class CounterFile:
         if self.head[_REASONS_CELL] != REASONS_DIGEST:
             self._begin_reasons()
         self._known = {(label.kind, label.name): label.start for label in _labels(self._cells)}
-        # Damaged blocks are between those that are used.
+        # Not the number of labels, since there may be damaged blocks between the used ones.
         self._used = max((_number_of(start) + 1 for start in self._known.values() if start < _start_of(LABELS)), default=0)
 
     def save(self) -> None:
-        """Write what was counted since the last time to the file. A failure is no error: the next time may be better."""
-        # After a fork without Python's hooks the counts are the parent's.
+        """Write the parts of the counts that have changed to the file. A failure is ignored: the next call writes them again."""
+        # After a fork without Python's hooks, the file and the counts are the parent's.
         file = self._file
         if file is None or self._process != this_process():
             return
@@ -123,7 +123,7 @@ class CounterFile:
         return _cells_at(self._cells, start)
 
     def _begin_reasons(self) -> None:
-        """Count reasons from 0: those of a version with other reasons can't be told."""
+        """Count reasons from 0: the counts of a version with other reasons can't be interpreted."""
         for label in _labels(self._cells):
             counts = _cells_at(self._cells, label.start)
             for index in range(CELLS, ALL_CELLS):
@@ -262,9 +262,9 @@ def _take_over(path: Path) -> CounterFile | None:
 
 
 def _create(folder: Path) -> CounterFile:
-    """Make a file, complete and locked, under another name, then link it, so that no process ever sees a half one."""
+    """Create a file, complete and locked, under another name, then link it, so that no process ever sees an incomplete one."""
     beside = folder / f"{os.urandom(8).hex()}.tmp"
-    # Before it is made: an exception may come as soon as it is there.
+    # The try begins before the file is created, since an exception may come as soon as it exists.
     try:
         descriptor = open_descriptor(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_CLOEXEC | O_NOFOLLOW)
         file = HeldFile(descriptor)
@@ -313,7 +313,7 @@ def _is_ours(cells: memoryview) -> bool:
 
 
 def _are_plausible(counts: memoryview) -> bool:
-    """Whether counts can have been counted. Damaged ones could be so large that no more can be added."""
+    """Whether counts are small enough to be real. Damaged ones could be so large that nothing can be added to them."""
     return max(counts, default=0) < _MOST
 
 
@@ -339,7 +339,7 @@ def _cells_at(cells: memoryview, start: int) -> memoryview:
 
 
 def _known_at(cells: memoryview, start: int) -> Sequence[int]:
-    """Return the counts of a label without those of reasons that this version does not know."""
+    """Return the counts of a label. Those of reasons are 0 if the file was written by a version with other reasons."""
     counts = _cells_at(cells, start)
     return counts if cells[_REASONS_CELL] == REASONS_DIGEST else [*counts[:CELLS], *[0] * (ALL_CELLS - CELLS)]
 
@@ -354,5 +354,5 @@ def _labels(cells: memoryview) -> Iterator[_Label]:
 
 
 def _fitting(label: str) -> bytes:
-    """Return a label as it is written. A long one loses its beginning, which says less than its end."""
+    """Return a label as the file stores it. A long label loses its beginning, which identifies it less than its end does."""
     return label.encode("utf-8", "replace")[-_LONGEST:].decode("utf-8", "ignore").encode("utf-8")

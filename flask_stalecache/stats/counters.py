@@ -19,7 +19,7 @@ class Sink(Protocol):
 class Counters:
     """Named counts of this process. Only for slow paths, since counting takes a lock.
 
-    :ivar sink: receives each count too; ``None``: nothing does.
+    :ivar sink: also receives each count; ``None``: there is no sink.
     """
 
     def __init__(self) -> None:

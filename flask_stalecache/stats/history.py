@@ -1,7 +1,7 @@
 """The history of the last hour: one sample every 15 seconds, taken by one process for all.
 
-``history.lock`` guards two files: ``totals``, the counts at the last sample, and ``history``, one line for each sample with what
-was counted since the one before.
+``history.lock`` guards two files: ``totals``, the counts at the last sample, and ``history``, one line for each sample with the
+counts since the previous sample.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ..filesystem.system import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from .schema import Sample
 from .tally import CELLS, KINDS, Totals, added, requests_of, series_of
 
-#: Seconds between two samples, and seconds that they are kept.
+#: Seconds between two samples, and seconds for which samples are kept.
 INTERVAL, KEPT = 15.0, 3600.0
 _SAMPLES = int(KEPT / INTERVAL)
 _BILLION = 1_000_000_000
-#: The kind of ``totals``.
+#: The kind of the sealed file ``totals``.
 _KIND = b"TOTL"
-#: A process counts less than this before the sun burns out.
+#: No process counts this far; larger numbers are damaged.
 _MOST = 2**62
 
 
@@ -51,8 +51,8 @@ class History:
 
     :param folder: the folder of the files; ``None``: keep samples of this process in memory.
     :param totals: returns the counts of all processes so far.
-    :param since: returns when counting began, in seconds since the epoch. Before the first sample of a new store, nothing was
-        counted at that time.
+    :param since: returns when counting began, in seconds since the epoch. Until a new store has its first sample, its counts at
+        that time are taken as 0.
     """
 
     def __init__(self, folder: Path | None, totals: Callable[[], Totals], since: Callable[[], float]) -> None:
@@ -88,14 +88,14 @@ class History:
         if mark is not None and 0 <= now - mark.monotonic < INTERVAL:
             self._next = mark.monotonic + INTERVAL
             if mark.written < 0:
-                # So that it is known even if the clock is set meanwhile.
+                # Written, so that the beginning is known even if the clock is set before the first sample.
                 self._note(folder, mark._replace(written=0), {})
             return
         self._next = now + INTERVAL
         totals = self._totals()
         new = _Mark(time.time(), now, 0 if mark is None else mark.written + 1)
         new = self._shortened(folder, new)
-        # Before the sample: if the process is killed in between, a sample is missing, but none is counted twice.
+        # Written before the sample: if the process is killed between the two, a sample is missing, but nothing is counted twice.
         self._note(folder, new, totals)
         if mark is not None and before is not None:
             self._append(folder, _encoded(new, _seconds(mark, new), totals, before))
@@ -103,7 +103,7 @@ class History:
     # -- the last sample -------------------------------------------------------------------------------------------
 
     def _last_sample(self, folder: Path | None) -> tuple[_Mark | None, Totals | None]:
-        """Return the last sample and the counts at that time; ``None`` for what is unknown."""
+        """Return the time of the last sample and the counts at that time; each is ``None`` if it is unknown."""
         if folder is None:
             return (self._beginning(), {}) if self._last is None else self._last
         data = read_file(folder / "totals")

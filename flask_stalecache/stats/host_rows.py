@@ -1,4 +1,4 @@
-"""The hosts that share a server, in words: for the shell and for the dashboard. Pure."""
+"""Describes the hosts that share a server, in words, for the shell and for the dashboard. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..core.formatting import NONE, clock, number, percent, size, spell
 from .many_hosts import COUNTED, HostState
 from .schema import HostNumbers, SharedNumbers
 
-#: The statuses of requests that waited for no call of the origin.
+#: The statuses of requests that did not wait for a call of the origin.
 _FROM_STORE = ("HIT", "STALE", "UPDATING")
 _DAY = 86400.0
 
 
 class HostRow(NamedTuple):
-    """One host.
+    """One host, formatted.
 
-    :ivar is_here: it is this one.
-    :ivar heard: when it was heard last.
-    :ivar behind: what it has not applied yet.
-    :ivar is_well: it was heard, and has applied all purges.
+    :ivar is_here: whether it is this host.
+    :ivar heard: how long ago it was last heard.
+    :ivar behind: the purges that it has not applied yet.
+    :ivar is_well: whether it is connected, and has applied all purges.
     """
 
     name: str
@@ -46,7 +46,7 @@ def host_rows(shared: SharedNumbers, now: float) -> list[HostRow]:
 
 
 def host_sentences(shared: SharedNumbers) -> Iterator[str]:
-    """Yield sentences that complete the table: which hosts are not listed, and which have not heard of the last purge."""
+    """Yield sentences that complete the table: which hosts are not listed, and which have not applied all purges."""
     if shared["problem"]:
         yield f"only this host is known: {shared['problem']}"
     elif shared["last_purge"] is not None:
@@ -100,5 +100,5 @@ def _known(count: int | None) -> str:
 
 
 def ago(seconds: float) -> str:
-    """Return a moment in the past."""
+    """Return a time in the past, in words."""
     return "now" if seconds < 1 else f"{spell(seconds)} ago"

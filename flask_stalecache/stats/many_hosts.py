@@ -23,22 +23,22 @@ from .tally import ALL_CELLS, series_of
 
 #: Seconds after which the gauges of a host do not count any more.
 GAUGES_LAST = 60.0
-#: Purges that are counted for a host that has not applied them.
+#: The largest number of unapplied purges that is counted for a host.
 COUNTED = 100
 #: The parts of the statistics that have a series for each label.
 _SERIES = ("endpoints", "functions", "hosts")
-#: What a host has now, and loses with its processes.
+#: The keys of current values, which a host no longer has once its processes have ended.
 _GAUGES = ("entries", "bytes", "workers", *(counter.key for counter in COUNTERS if counter.kept is Kept.GAUGE))
 
 
 class HostState(str, Enum):
-    """The state of one host, as the others know it."""
+    """The state of one host, as the other hosts see it."""
 
     #: It was heard within three seconds.
     CONNECTED = "connected"
-    #: It has not been heard since.
+    #: It was last heard before that.
     DEAF = "deaf"
-    #: The server does not say when it was heard last.
+    #: It is not known when it was last heard.
     UNKNOWN = "unknown"
 
     def __str__(self) -> str:
@@ -50,12 +50,12 @@ class Host:
     """One host that shares the server.
 
     :ivar name: its name: that of the machine, and some digits.
-    :ivar is_here: it is this one.
-    :ivar silence: seconds since it was heard; ``None`` if that is unknown.
-    :ivar behind: the number of purges that it has not applied yet; a large number is cut.
+    :ivar is_here: whether it is this host.
+    :ivar silence: seconds since it was last heard; ``None`` if that is unknown.
+    :ivar behind: the number of purges that it has not applied yet, at most :data:`COUNTED`.
     :ivar late: seconds since the first of these purges.
-    :ivar stats: its statistics, as it has told them last; ``None`` if it has not.
-    :ivar told: seconds since it has told them.
+    :ivar stats: the statistics that it last reported; ``None`` if it has reported none.
+    :ivar told: seconds since that report.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Host:
 class Hosts:
     """The hosts that share a server.
 
-    :ivar problem: why only this host is known; "" if the server was asked.
+    :ivar problem: why only this host is known; "" if the server has answered.
     :ivar hosts: those of the last day.
     :ivar gone: the statistics of hosts that were not heard for a day.
     :ivar last_purge: seconds since the last purge; ``None`` if none is known.
@@ -92,8 +92,8 @@ class Hosts:
 def over_hosts(mine: Stats, hosts: Hosts) -> Stats:
     """Return the statistics of all hosts.
 
-    :param mine: those of this host, of this moment.
-    :param hosts: the others, as they have told theirs last.
+    :param mine: the current statistics of this host.
+    :param hosts: the hosts, with the statistics that they last reported.
     """
     others = [(host.stats, host.told <= GAUGES_LAST) for host in hosts.hosts if host.stats is not None and not host.is_here]
     total = sum_stats(mine, [stats for stats, _ in others], hosts.gone)
@@ -109,7 +109,7 @@ def sum_stats(mine: Stats, *others: Iterable[Stats]) -> Stats:
     """Return the sums of statistics."""
     total: Any = deepcopy(mine)
     for stats in (each for some in others for each in some):
-        # 0: unknown.
+        # ``since`` is 0 if it is unknown.
         since, limit = min(total["since"], stats["since"] or total["since"]), total["max_size"]
         _add(total, stats)
         total["since"], total["max_size"] = since, limit
@@ -136,9 +136,9 @@ def _put(stats: Any, key: str, value: float) -> None:
 
 
 def shared_numbers(mine: Stats, hosts: Hosts) -> SharedNumbers:
-    """Return what the statistics tell about the hosts.
+    """Return the part of the statistics that is about the hosts.
 
-    :param mine: those of this host, of this moment.
+    :param mine: the current statistics of this host.
     """
     return {
         "problem": hosts.problem,
@@ -164,13 +164,13 @@ def _numbers(host: Host, stats: Stats | None) -> HostNumbers:
     }
 
 
-# -- what hosts tell each other ------------------------------------------------------------------------------------------
+# -- reports between hosts ------------------------------------------------------------------------------------------------
 
 
 def told(stats: Stats) -> dict[str, Any]:
-    """Return the statistics as a host tells them: without zeros, and the labels that are used least under one name.
+    """Return statistics as a host reports them: without zeros, and with the least used labels added up under one name.
 
-    Many labels would take room on the server, and visitors' requests may make them.
+    Many labels would take space on the server, and visitors' requests may create them.
     """
     short: dict[str, Any] = dict(stats)
     for kind in _SERIES:
@@ -198,9 +198,9 @@ def _without_zeros(value: Any) -> Any:
 
 
 def heard(data: Any) -> Stats:
-    """Return statistics that were told, in the shape of this version: what they lack is 0, what only others know is left out.
+    """Return reported statistics in the shape of this version: missing numbers are 0, unknown ones are left out.
 
-    :raises ValueError: if they are something else.
+    :raises ValueError: if the data are no statistics.
     """
     if not isinstance(data, Mapping):
         raise ValueError("statistics are a mapping")

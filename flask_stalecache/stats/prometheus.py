@@ -1,4 +1,4 @@
-"""The statistics as Prometheus metrics: those of the table of counters, and those that have a form of their own."""
+"""Converts the statistics to Prometheus metrics: those in the table of counters, and those with a form of their own."""
 
 from __future__ import annotations
 

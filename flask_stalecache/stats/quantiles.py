@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def buckets_of(cumulative: Mapping[str, int]) -> dict[float, int]:
-    """Return how many by their upper bound, each alone, of what is cumulative as Prometheus has it."""
+    """Return the count of each bucket by its upper bound, from counts that are cumulative, as in Prometheus."""
     buckets, below = {}, 0
     for bound, count in cumulative.items():
         buckets[float(bound)] = count - below
@@ -15,9 +15,10 @@ def buckets_of(cumulative: Mapping[str, int]) -> dict[float, int]:
 
 
 def quantile(buckets: Mapping[float, int], share: float) -> float | None:
-    """Return the seconds that a share of all stayed under; ``None`` if there was nothing.
+    """Return the seconds within which a share of all durations lies; ``None`` if there are no durations.
 
-    :param buckets: how many by their upper bound, each alone.
+    :param buckets: the count of each bucket by its upper bound, not cumulative.
+    :param share: from 0 to 1.
     """
     total = sum(buckets.values())
     if total <= 0:

@@ -1,8 +1,8 @@
 """The counters of one app in this process, and the statistics of all processes that share its cache directory.
 
-Counting takes no lock. The lock guards the change of the file: acquiring one, and new labels in it. Before there is a file, and
-without a cache directory, counts are in memory; they are added to the file once there is one. After a fork the child starts with
-empty cells and a file of its own.
+Counting takes no lock. The lock guards the turn to acquire a file, the change to another file, and new labels. Before there is a
+file, and without a cache directory, counts are in memory; they are added to the file once there is one. After a fork the child
+starts with empty cells and a file of its own.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Registry:
 
     @guarded
     def _take_turn(self, turn: _Turn) -> bool:
-        # Of one that an exception has ended nothing is left.
+        # If an exception has ended a turn, its object is gone, and the reference is dead.
         if self._turn is not None and self._turn() is not None:
             return False
         self._turn = weakref.ref(turn)
@@ -151,14 +151,14 @@ class Registry:
 
     def _acquire_file(self, folder: Path) -> None:
         try:
-            # Before it is made, whether it may be; then, whether another process has made it meanwhile.
+            # Checked before the directory is created, and again afterwards, since another process may have created it meanwhile.
             self._check()
             make_directories(folder.parent)
             self._check()
             file = acquire_file(folder)
         except (OSError, ConfigError) as error:
             if self._try_again_at and not self.counters["store_failures"] and not self._has_warned:
-                # Not for the first failure, and not if the store fails too, which logs that itself.
+                # Not for the first failure, and not if the store fails too: the store logs that itself.
                 self._has_warned = True
                 self._warn("requests are counted in this process alone, no file for it at %s: %s", folder, error)
             self._try_again_at = time.monotonic() + _PAUSE
@@ -190,7 +190,7 @@ class Registry:
         return [*self._tallies.values(), *self._others.values()]
 
     def tick(self) -> None:
-        """Look after the file, and take a sample for the history. If one of them fails, the other is done all the same."""
+        """Look after the file, and take a sample for the history, even if the first of these fails."""
         try:
             self._look_after_file()
         finally:
@@ -209,13 +209,13 @@ class Registry:
 
     def save(self) -> None:
         """Write the counts to the file."""
-        # Read once: housekeeping gives up a file that was replaced, while another thread reads the statistics.
+        # Read once: housekeeping may give up a replaced file while another thread reads the statistics.
         file = self._file
         if file is not None:
             file.save()
 
     def _sample(self) -> None:
-        """Take a sample for the history, if anything was counted. A failure is counted, and is no error."""
+        """Take a sample for the history, if anything was counted. A failure is counted, and not raised."""
         if self._file is None and (self.folder is not None or not self._tallies):
             return
         try:
@@ -289,7 +289,7 @@ class Registry:
             "functions": series["function"],
             "hosts": series["host"],
         }
-        # Its keys are those of the table.
+        # Its keys are those of the table of counters, which type checkers can't see.
         return cast(Stats, stats)
 
     def _counted(self, head: Sequence[int], held: Sequence[int], every: Series) -> dict[str, Any]:
@@ -318,7 +318,7 @@ class Registry:
         return counted
 
     def _totals(self) -> Totals:
-        # Without reasons, which the history has not.
+        # Without reasons, which the history does not keep.
         return {key: cells[:CELLS] for key, cells in _summed(self._parts()[2]).items()}
 
     def _since(self) -> float:
@@ -329,7 +329,7 @@ class Registry:
         heads: list[Sequence[int]] = []
         held: list[Sequence[int]] = []
         labels: dict[tuple[str, str], list[Sequence[int]]] = {}
-        # Where there is no shared memory, another app of this process has its latest counts to itself.
+        # Without shared memory, the latest counts of the other apps of this process are in their registries alone, until saved.
         for registry in list(_registries):
             if registry.folder == self.folder:
                 registry.save()

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 
 class Kept(str, Enum):
-    """The storage of a counter.
+    """Where a counter is kept.
 
     ========= ================================================================================================
     `NAMED`   in a cell at the head of each counter file; ``Counters.count(name)`` adds to it
@@ -35,15 +35,15 @@ class Counter:
 
     :param name: the name that it is counted by.
     :param kept: where it is kept.
-    :param cell: number of its cell: files of other versions have it there too, so it is never changed or given to another name.
+    :param cell: number of its cell. Files of other versions use the same cell, so it is never changed or given to another name.
     :param key: its place in ``stats()``, such as ``refreshes.done``; rows of the same key are added up. "" for none.
     :param metric: its Prometheus metric, without ``stalecache_``; "" for none.
-    :param label: the label that tells apart the rows of one metric.
+    :param label: the label that distinguishes the rows of one metric.
     :param value: the value of that label.
     :param by_series: the metric has one sample for each endpoint, function and host.
     :param help: help text of the metric, given by its first row.
     :param line: its line in ``flask stalecache stats``; "" for none.
-    :param words: what follows the number there.
+    :param words: the words after the number in that line.
     :param tile: its tile on the dashboard; "" for none.
     :param note: its part of the note on that tile; ``{}`` is the number.
     :param always: show it on the tile even if it is 0.
@@ -148,7 +148,7 @@ COUNTERS: tuple[Counter, ...] = (
     _series("refreshes.done", "refreshes.done", **_refresh("done", "Refreshes, by what became of them.")),
     _series("refreshes.failed", "refreshes.failed", **_refresh("failed")),
     _named("refreshes_dropped", 11, "refreshes.dropped", **_refresh("dropped")),
-    # No outcome: it may still be done, or fail.
+    # Not an outcome: an overdue refresh may still be done, or fail.
     _named(
         "refreshes_overdue", 12, "refreshes.overdue",
         metric="refreshes_overdue", help="Refreshes that took longer than STALECACHE_REFRESH_DEADLINE.",
@@ -200,7 +200,7 @@ COUNTERS: tuple[Counter, ...] = (
 
 
 def named_cells() -> dict[str, int]:
-    """Return the cell of each named count, from the first one."""
+    """Return the cell of each named count, relative to the first one."""
     return {counter.name: counter.cell for counter in COUNTERS if counter.kept is Kept.NAMED}
 
 
@@ -210,7 +210,7 @@ def gauge_cells() -> dict[str, int]:
 
 
 def eviction_reasons() -> dict[str, str]:
-    """Return the reason of each count of removed entries."""
+    """Return the reason for the removal of entries, by the name of its counter."""
     return {counter.name: counter.value for counter in COUNTERS if counter.metric == "evictions"}
 
 
@@ -224,9 +224,9 @@ def value_at(stats: Mapping[str, Any], key: str) -> float:
 
 
 def lines(stats: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[float, str]]]]:
-    """Yield the lines that the shell prints: name, and the numbers in it with the words that follow each.
+    """Yield the lines that the shell prints: the name of each, and its numbers with the words that follow them.
 
-    In a line the gauges come last.
+    In each line the gauges come last.
     """
     shown: dict[str, list[Counter]] = {name: [] for name in _LINES}
     for counter in sorted(COUNTERS, key=lambda counter: counter.kept is Kept.GAUGE):
@@ -329,7 +329,7 @@ class HostNumbers(TypedDict):
 class SharedNumbers(TypedDict):
     """The hosts that share a server.
 
-    ``problem``: why only this host is known; "" if the server was asked. ``last_purge``: seconds since the last purge.
+    ``problem``: why only this host is known; "" if the server has answered. ``last_purge``: seconds since the last purge.
     ``gone``: the number of hosts that were not heard for a day. They are counted, and not listed.
     """
 
@@ -351,9 +351,10 @@ class RunningRefresh(TypedDict):
 class WorkerState(TypedDict):
     """The activity of ``flask stalecache worker``.
 
-    ``processes``: its child processes; ``running``: the refreshes that run now; ``waiting``: how many wait; ``longest_wait``: the
-    seconds that the oldest of them has waited; ``taken``: how many were run; ``refused``: how many could not be run; ``dropped``:
-    for how many there was no room; ``bad``: packets that were none; ``restarts``: child processes that were replaced.
+    ``processes``: its child processes; ``running``: the refreshes that run now; ``waiting``: the number of refreshes that wait;
+    ``longest_wait``: the seconds that the oldest of them has waited; ``taken``: refreshes that were run; ``refused``: refreshes
+    that could not be run; ``dropped``: refreshes for which there was no room; ``bad``: invalid packets; ``restarts``: child
+    processes that were replaced.
     """
 
     pid: int

@@ -1,7 +1,7 @@
 """Counting without a system call and without a lock: 64-bit cells that other processes read and add up.
 
-``cells[i] += 1`` on a memoryview with an ``int`` index neither calls a Python function nor jumps backwards between load and store,
-and CPython (since 3.10) switches threads only there. So threads lose no counts, and processes lose none since each has cells of
+CPython (since 3.10) switches threads only at calls of Python functions and at backward jumps. ``cells[i] += 1`` on a memoryview
+with an ``int`` index has neither between load and store. So threads lose no counts, and processes lose none since each has cells of
 its own. ``tests/stats/test_tally.py`` checks this.
 """
 
@@ -20,7 +20,7 @@ from .schema import Histogram, Series
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BUCKET_NAMES = (*map(str, BOUNDS), "+Inf")
 _BUCKETS = len(BUCKET_NAMES)
-#: In the order of their cells, which never changes.
+#: The statuses in the order of their cells, which never changes.
 STATUSES = ("MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "REVALIDATED", "HIT")
 
 #: Kinds of labels that are counted separately.
@@ -28,14 +28,14 @@ KINDS = ("endpoint", "function", "host")
 #: Cells by kind and label.
 Totals: TypeAlias = "Mapping[tuple[str, str], Sequence[int]]"
 
-#: The cells of a label. A fresh hit from this process's memory only adds to the first one.
+#: The first cell of a label. A fresh hit from this process's memory adds to this cell only.
 PLAIN = 0
 _STATUS = {CacheStatus(name): 1 + index for index, name in enumerate(STATUSES)}
-#: Likewise, where a stale copy in memory is served while its refresh is pending. They are behind all other cells of a series.
+#: Likewise for a stale copy from memory that is served by a repeated decision. These cells follow those of the histograms.
 PLAIN_UPDATING, PLAIN_STALE = 46, 47
 PLAIN_CELLS = {CacheStatus.HIT: PLAIN, CacheStatus.UPDATING: PLAIN_UPDATING, CacheStatus.STALE: PLAIN_STALE}
 _FROM_STORE = (*PLAIN_CELLS.values(), *(_STATUS[status] for status in PLAIN_CELLS))
-#: Requests after which an endpoint without a hit is remarkable.
+#: The number of requests after which a label without a hit is remarkable.
 _MANY = 100
 _CALLS, _FAILURES, _WAITS, _REFRESHED, _REFRESH_FAILED, _REFRESH_NS, _SERVED_NS, _ORIGIN_NS = range(8, 16)
 _SERVED, _ORIGIN = 16, 16 + _BUCKETS
@@ -48,7 +48,7 @@ _ROOM = 120
 ALL_CELLS = CELLS + _ROOM
 _CODES = tuple(map(code_of, REASONS))
 _REASON = {reason: CELLS + index for index, reason in enumerate(REASONS)}
-#: Tells which reasons the cells are for: other versions of this package have others.
+#: Identifies the reasons that the cells are for: other versions of this package have other reasons.
 REASONS_DIGEST = int.from_bytes(blake2b(" ".join(_CODES).encode(), digest_size=7).digest(), "little")
 _BILLION = 1_000_000_000
 
@@ -61,8 +61,8 @@ def private_cells(count: int) -> memoryview:
 class Tally:
     """The counts of one endpoint, fetch function or host in this process.
 
-    :ivar computes: its origin has computed for long, rather than waited, when it was last called.
-    :ivar live: requests so far that were not answered from the store, roughly: threads may miss some.
+    :ivar computes: whether its origin computed for long, rather than waited, when it was last called.
+    :ivar live: the approximate number of requests that were not answered from the store: concurrent threads may lose some.
     :ivar cells: its cells; replaced after a fork, so they must be read for each count.
     """
 
@@ -85,8 +85,9 @@ class Tally:
     def served(self, status: CacheStatus, took: float | None, *, waited: bool = False, why: Reason | None = None) -> None:
         """Count a request or a call.
 
-        :param took: seconds until there was something to serve; ``None`` for a copy in memory without another decision.
-        :param waited: it waited for another's call of the origin.
+        :param took: seconds until there was something to serve; ``None`` for a copy in memory that is fresh, or served by a
+            repeated decision.
+        :param waited: whether it waited for another request's call of the origin.
         :param why: why it was not answered from the store; ``None`` if it was, or if that is counted later.
         """
         if took is None:
@@ -124,7 +125,7 @@ class Tally:
     def computed(self, seconds: float) -> None:
         """Count a call of the origin that has computed.
 
-        :param seconds: of a processor.
+        :param seconds: the processor time that it took.
         """
         nanoseconds = int(seconds * _BILLION)
         self.cells[_COMPUTED] += 1
@@ -174,7 +175,7 @@ def series_of(cells: Sequence[int], *, cumulative: bool = True) -> Series:
 
 
 def reasons_in(cells: Sequence[int]) -> dict[str, int]:
-    """Return why requests were not answered from the store, by the names of the reasons: those that were counted."""
+    """Return the number of requests that were not answered from the store, by the name of the reason, without zeros."""
     return {code: count for code, count in zip(_CODES, cells[CELLS:], strict=False) if count}
 
 

@@ -11,7 +11,7 @@ from .schema import WorkerState
 class RunningRow(NamedTuple):
     """A refresh that runs.
 
-    :ivar seconds: for how long.
+    :ivar seconds: for how long it has run.
     :ivar process: the process that runs it.
     """
 

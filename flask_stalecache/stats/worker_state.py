@@ -32,7 +32,7 @@ def read_state(place: Place) -> WorkerState | None:
 
 
 def is_recent(place: Place) -> bool:
-    """Whether a worker has written its state a moment ago."""
+    """Whether a worker has written its state within the last :data:`LASTS` seconds."""
     try:
         status = status_of(place)
     except OSError:

@@ -15,9 +15,9 @@ from ..stats.many_hosts import Hosts
 from ..stats.schema import Stats
 from .file_numbers import Numbers
 
-#: The part of ``max_size`` (1/n) that notes without an entry take at most: visitors choose their keys.
+#: Notes without an entry take at most 1/n of ``max_size``, since visitors choose their keys.
 NOTES_SHARE = 16
-#: Estimated bytes of memory: a copy without entry; an entry with what a front end prepares; a name; a field; a container; an item.
+#: Estimated bytes of memory: a copy without an entry; an entry with its prepared response; a name; a field; a container; an item.
 _COPY, _ENTRY, _NAME, _FIELD, _CONTAINER, _ITEM = 700, 3500, 190, 320, 100, 60
 
 
@@ -34,8 +34,8 @@ class Copy:
     :ivar names: slot and stamp of each name that purges it.
     :ivar used: set by each use; the eviction of copies reads it (CLOCK).
     :ivar size: estimated bytes of memory.
-    :ivar prepared: what a front end made of the entry to serve it faster.
-    :ivar standing: the engine's last decision to serve the entry, while it may be repeated.
+    :ivar prepared: the data that a front end derived from the entry to serve it faster.
+    :ivar standing: the engine's last decision to serve the entry, which hits may repeat for a while.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class Copy:
 
 
 def _weight_of_entry(entry: Entry) -> int:
-    # With the slot and the stamp of each name.
+    # _NAME includes the slot and the stamp of a name.
     names = sum(_NAME + len(name) for name in entry.names)
     fields = sum(_FIELD + len(name) + len(value) for name, value in entry.headers)
     return _ENTRY + len(entry.body) + names + fields + _weight(entry.recipe) + _weight(entry.calls)
@@ -100,7 +100,7 @@ def _weight(value: object) -> int:
 class Stored:
     """One entry that a walk found.
 
-    :param entry: the entry after the purges since it was begun, without its body.
+    :param entry: the entry without its body. Purges since it was begun have been applied.
     :param length: bytes of the body.
     :param size: bytes of entry and note on the disk.
     :param used: time of the last known use, in seconds since the epoch.
@@ -131,7 +131,7 @@ class Checked(NamedTuple):
     :param path: its file.
     :param key: its key; ``None`` if it can't be read.
     :param problem: what is wrong with it; "" if it is sound.
-    :param removed: whether it was removed because of that.
+    :param removed: whether it was removed because of the problem.
     """
 
     path: str
@@ -145,10 +145,10 @@ class Compared(NamedTuple):
 
     :param failure: why they could not be compared; "" if they were.
     :param same: entries that the server has too.
-    :param replaced: entries in whose place the server has something else, which this host asks for at their next use.
+    :param replaced: entries that the server has replaced or removed. This host asks the server for them at their next use.
     :param alone: entries that the server does not have (any more): it may have evicted them.
     :param has_unread_purges: whether this host has not applied all purges yet.
-    :param unread_changes: changes of others that this host has not read yet.
+    :param unread_changes: changes of other hosts that this host has not read yet.
     :param problems: titles of entries that this host would serve although it should not, and why.
     """
 
@@ -162,12 +162,13 @@ class Compared(NamedTuple):
 
 
 class Acknowledged(NamedTuple):
-    """The hosts that a purge has reached when it returned.
+    """The hosts that a purge had reached when it returned.
 
-    :param hosts: how many hosts were connected, this one included; 0: none of them was waited for.
-    :param late: the names of those that had not acknowledged it.
-    :param seconds: for how long they were waited for at most.
-    :param silent: how many more were heard within a day, but not lately: they have gone, or hear of it once they are connected.
+    :param hosts: number of connected hosts, including this one; 0 if the purge did not wait for them.
+    :param late: the names of the connected hosts that had not acknowledged the purge.
+    :param seconds: the longest time that the purge waited for them.
+    :param silent: number of further hosts that were heard within a day, but not lately. They have gone, or read the purge once they
+        are connected again.
     """
 
     hosts: int
@@ -184,14 +185,14 @@ class Acknowledged(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The number of hosts that it has reached, in words."""
+        """The number of hosts that the purge has reached, in words."""
         if not self.hosts:
             return "on this host; the others hear of it, and were not waited for"
         return f"on {self.hosts - len(self.late)} of {self.hosts} hosts"
 
     @property
     def missing(self) -> list[str]:
-        """Sentences about the hosts that have not acknowledged it; none if all have."""
+        """Sentences about the hosts that have not acknowledged the purge; none if all have."""
         said = []
         if self.late:
             names = f"host{'s' if len(self.late) > 1 else ''} {', '.join(self.late)}"
@@ -219,15 +220,15 @@ class Store(Protocol):
     part         methods                                                      used by
     ============ ============================================================ ==============================================
     hits         ``lookup``, ``touch``                                        every request: no I/O, no lock
-    entries      ``load``, ``moved``, ``write``, ``remove``, ``write_note``   the engine, when it has to look or to store
-    locks        ``lock``                                                     the engine, so that one process calls an origin
+    entries      ``load``, ``moved``, ``write``, ``remove``, ``write_note``   the engine, to read an entry and to store one
+    locks        ``lock``                                                     the engine, so that only one process calls an origin
     purges       ``seq``, ``purge``                                           the engine and the bulk operations
     contents     ``walk``, ``usage``, ``verify``                              bulk operations, shell and dashboard
     upkeep       ``check``, ``tick``, ``sweep``, ``forget``                   start, housekeeping, shell, after a fork
     ============ ============================================================ ==============================================
 
     A store without copies in memory returns ``None`` from ``lookup`` and ``True`` from ``moved``, and does nothing in ``touch``
-    and ``forget``. One that removes entries by itself does nothing in ``tick`` and returns ``{"bytes": 0}`` from ``sweep``.
+    and ``forget``. A store that removes entries by itself does nothing in ``tick`` and returns ``{"bytes": 0}`` from ``sweep``.
 
     Optional: a ``max_size`` attribute (bytes, or ``None``) is shown in the statistics; see also :class:`AddressedStore` and
     :class:`DirectoryStore`.
@@ -236,13 +237,13 @@ class Store(Protocol):
     # -- hits ----------------------------------------------------------------------------------------------------
 
     def lookup(self, key: str) -> Copy | None:
-        """Return this process's copy if nothing was written or purged since, and mark it as used.
+        """Return this process's copy of a key, unless the key was written or purged since, and mark the copy as used.
 
         Makes no system call and takes no lock: it is called on every hit.
         """
 
     def touch(self, copy: Copy) -> None:
-        """Mark a copy as used that came from ``load``. No I/O."""
+        """Mark a copy that came from ``load`` as used. No I/O."""
 
     # -- entries -------------------------------------------------------------------------------------------------
 
@@ -250,12 +251,12 @@ class Store(Protocol):
         """Read the entry and the note of a key. A broken entry, or one purged since it was begun, is returned as ``None``."""
 
     def moved(self, copy: Copy) -> bool:
-        """Whether something was written for the copy's key, or it was purged, since it was loaded. No I/O."""
+        """Whether the copy's key was written or purged since the copy was loaded. No I/O."""
 
     def write(self, entry: Entry) -> bool:
         """Replace the key's entry, unless the new one was purged since it was begun; return whether it was stored.
 
-        The caller holds the key's lock, or the lock could not be had because the store fails.
+        The caller holds the key's lock, unless the lock could not be taken because the store fails.
         """
 
     def remove(self, key: str) -> None:
@@ -277,8 +278,9 @@ class Store(Protocol):
     def purge(self, *names: str, soft: bool) -> Acknowledged | None:
         """Purge all entries that have one of the names and were begun before now: drop them, or (soft) end their freshness.
 
-        Every process sees it at its next lookup, for all names at once. The time it takes does not depend on the number of
-        entries. Raises :class:`StoreError` if it could not be done. A store of many hosts returns which hosts have heard of it.
+        Every process sees the purge at its next lookup, for all names at once. The time that a purge takes does not depend on the
+        number of entries. Raises :class:`StoreError` if it could not be done. A store of many hosts returns which hosts have
+        acknowledged the purge.
         """
 
     # -- contents ------------------------------------------------------------------------------------------------
@@ -286,11 +288,11 @@ class Store(Protocol):
     def walk(self) -> Iterator[Stored]:
         """Yield all entries, in no order; without purged and broken ones, and without indexes of variants.
 
-        It reads as it goes and takes no lock, so entries may change meanwhile. Creates nothing where nothing is stored.
+        It reads the entries one by one and takes no lock, so they may change meanwhile. Creates nothing if nothing is stored.
         """
 
     def usage(self) -> Usage:
-        """Return how much is stored. The time it takes does not depend on that."""
+        """Return the number and size of the stored entries. The time it takes does not depend on them."""
 
     def verify(self, *, fix: bool) -> Iterator[Checked]:
         """Read every entry whole, and yield whether it is sound. With ``fix``, remove broken ones whose lock is free."""
@@ -315,14 +317,14 @@ class AddressedStore(Protocol):
     """An additional method of a store that finds an entry by the digest of its key, without a walk."""
 
     def key_of(self, address: str) -> str | None:
-        """Return the key whose digest this is; ``None`` if it has no entry.
+        """Return the key of the entry with an address; ``None`` if there is no such entry.
 
         :param address: 40 hexadecimal digits; anything else is no address.
         """
 
 
 def find_key(store: Store, address: str) -> str | None:
-    """Return the key of an entry by its address; ``None`` if it has no entry.
+    """Return the key of the entry with an address; ``None`` if there is no such entry.
 
     Pages, links and commands use addresses, since a key is long and may hold private values.
 
@@ -338,12 +340,12 @@ def find_key(store: Store, address: str) -> str | None:
 
 @runtime_checkable
 class RecallingStore(Protocol):
-    """An additional method of a store that tells later what a purge has met, so that the purge itself need not search."""
+    """An additional method of a store that can list the entries of a purge afterwards, so that the purge itself need not search."""
 
     def recall(self, *names: str) -> Callable[[], Iterator[Stored]]:
-        """Return a walk through the entries that have one of the names and are stored now, even once these are purged.
+        """Return a function that walks through the entries that are stored now and have one of the names, even after their purge.
 
-        A later entry in the place of one of them is yielded instead.
+        If an entry was replaced since, the walk yields the new one.
         """
 
 
@@ -353,14 +355,14 @@ class Marking(Protocol):
     def mark(self, name: str, seconds: float) -> float:
         """Mark a refresh as queued.
 
-        :param name: names the key and the entry that is stored now.
-        :param seconds: for which it is marked.
-        :return: 0 if it is marked now; else the seconds for which another process has marked it. Nothing is raised: where there
-            can be no marks, a refresh is queued more than once, which is harmless.
+        :param name: identifies the key and the entry that is stored now.
+        :param seconds: how long the mark lasts.
+        :return: 0 if this call has marked the refresh; else the seconds for which an earlier mark still lasts. Nothing is raised:
+            where there can be no marks, a refresh is queued more than once, which is harmless.
         """
 
     def unmark(self, name: str) -> None:
-        """Take a mark back."""
+        """Remove a mark."""
 
 
 @runtime_checkable
@@ -375,14 +377,14 @@ class QueueingStore(Protocol):
 
 @runtime_checkable
 class QuickStore(Protocol):
-    """A store that tells a bound of its purge numbers without I/O, for the beginning of each request."""
+    """A store that returns a lower bound of its later purge numbers without I/O, for the beginning of each request."""
 
     def seq_without_io(self) -> int:
         """Return a number that every later purge exceeds."""
 
 
 def seq_of_request(store: Store) -> Callable[[], int]:
-    """Return the function that a request calls to note its beginning among the purges."""
+    """Return the function that each request calls at its beginning, for a number that every later purge exceeds."""
     return store.seq_without_io if isinstance(store, QuickStore) else store.seq
 
 
@@ -408,7 +410,7 @@ class DirectoryStore(Protocol):
     counters: Counters
 
     def newer_version(self) -> str | None:
-        """Return what in the directory was made by a later version of this package; ``None`` if nothing was."""
+        """Return the name of a table in the directory that a later version of this package has made; ``None`` if there is none."""
 
     def check(self) -> None:
         """Raise :class:`ConfigError` if the directory can't be used."""
@@ -418,27 +420,27 @@ class ToldNumbers(Protocol):
     """The statistics of the hosts that share a store."""
 
     def tell_if_due(self, stats: Callable[[], Stats]) -> None:
-        """Tell the numbers of this host to the others, now and then. A failure is no error.
+        """Report the statistics of this host to the others, if that is due. A failure is no error.
 
-        :param stats: returns the numbers of this moment.
+        :param stats: returns the present statistics.
         """
 
     def look(self, mine: Stats) -> Hosts:
-        """Return the hosts with their numbers. If the others can't be asked, only this one, and why.
+        """Return the hosts with their statistics. If those of the others can't be read, return only this host, and the reason.
 
-        :param mine: the numbers of this host.
+        :param mine: the statistics of this host.
         """
 
 
 class HostFollower(Protocol):
-    """Reads what other hosts have done, in one process of each host."""
+    """Reads the changes of other hosts, in one process of each host."""
 
     @property
     def follows(self) -> bool:
-        """Whether this process follows for its host."""
+        """Whether this process reads the changes for its host."""
 
     def stop(self) -> None:
-        """Stop following; another process takes over."""
+        """Stop reading the changes; another process takes over."""
 
 
 @runtime_checkable
@@ -446,7 +448,7 @@ class ManyHostsStore(Protocol):
     """A store that many hosts share.
 
     :ivar numbers: the statistics of the hosts.
-    :ivar follower: reads for this host what others have done.
+    :ivar follower: reads the changes of other hosts for this one.
     """
 
     numbers: ToldNumbers
@@ -459,8 +461,8 @@ class ManyHostsStore(Protocol):
     def compare(self, *, fix: bool) -> Compared:
         """Compare the entries of this host with those of the server.
 
-        :param fix: mend what differs on this host.
+        :param fix: correct the differences on this host.
         """
 
     def begin(self) -> bool:
-        """Catch up with the other hosts, at the first use of a process. Return whether it was that."""
+        """Catch up with the other hosts at the first use in a process. Return whether this was the first use."""

@@ -1,4 +1,4 @@
-"""The cache directory as this process has it open: made, checked, and with its table of stamps.
+"""The cache directory in this process: made, checked and held open, with its table of stamps.
 
 =============== ========= ========== =================== ==================================================================
 state           `is_open` `stamps`   hits                ends
@@ -9,14 +9,15 @@ with a table    yes       the table  are served from     when the table's file t
                                                          made since the directory is gone (`make_folder`): opened again
 without a table yes       ``None``   read the files      when there can be a table (`reopen_if_replaced`)
 behind          yes       ``None``   read the files      when ``purge.lock`` is free (`reopen_if_replaced`): the table lacks the
-                                                         last purge, and code that only writes to it finds it in `table`
+                                                         last purge, and is in `table` for code that only writes to it
 =============== ========= ========== =================== ==================================================================
 
-It is held while it is open: files are opened relative to its descriptor, since another user may put a directory of their own at its
-path. That one is checked before it is used.
+The directory is held while it is open: files are opened relative to its descriptor, since another user may put a directory of their
+own at its path. A new directory at the path is checked before it is used.
 
-One thread opens it at a time. It may do so at any moment, if the table turns out to be replaced; meanwhile, `stamps` and `table`
-are ``None``. So code that needs one table for several steps reads `table` once, and asks afterwards whether that was current.
+One thread at a time opens the directory. It may do so at any moment, if the table turns out to be replaced; meanwhile, `stamps` and
+`table` are ``None``. So code that needs one table for several steps reads `table` once, and checks afterwards whether that table
+was current.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from .table.table_file import is_being_opened
 
 logger = logging.getLogger("flask_stalecache")
 
-#: Attempts of a purge for ``purge.lock``, :data:`POLL` seconds apart: another purge takes a few milliseconds.
+#: Attempts of a purge to take ``purge.lock``, :data:`POLL` seconds apart: another purge takes a few milliseconds.
 _TRIES = 10
 #: Seconds after which a process that still has the lock is logged.
 SUSPICIOUS = 1.0
@@ -55,14 +56,14 @@ class CacheDirectory:
     """A cache directory, open or not.
 
     :param directory: the directory.
-    :param records: the purges that a new table has to know of.
-    :param counters: a table that can't be had is counted here.
-    :param on_new_table: called when the table changed, since copies of another table do not stand.
+    :param records: the records of purges, whose last number a new table must have.
+    :param counters: counts the failures to open a table.
+    :param on_new_table: called when the table has changed, since copies with stamps of another table are not valid.
     :param allows_network: whether it may be on a network file system.
     :ivar stamps: the table; ``None``: see the states above. A hit reads it once, so that table and marks belong together.
-    :ivar table: likewise, also while it may lack the last purge: for code that only writes to it.
-    :ivar was_opened: whether this process has ever opened it.
-    :ivar is_unchecked: it was opened, and whether purges in it are missing has not been looked at yet: see :mod:`.purger`.
+    :ivar table: the same table, even while it may lack the last purge: for code that only writes to it.
+    :ivar was_opened: whether this process has ever opened the directory.
+    :ivar is_unchecked: whether the directory was opened and not yet checked for missing purges: see :mod:`.purger`.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class CacheDirectory:
         self.table: Stamps | None = None
         self.was_opened = False
         self.is_unchecked = False
-        #: Since when another process has had ``purge.lock``, on the monotonic clock; and whether that was logged.
+        #: Since when another process has held ``purge.lock``, on the monotonic clock; and whether that was logged.
         self._locked_out: float | None = None
         self._is_said = False
         self._is_open = False
@@ -96,7 +97,7 @@ class CacheDirectory:
         return self._mutexes.get()
 
     def check(self) -> None:
-        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us.
+        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not writable by us.
 
         Likewise if its file system is not suitable for a cache directory.
         """
@@ -126,7 +127,7 @@ class CacheDirectory:
             )
 
     def newer_version(self) -> str | None:
-        """Return the table of a later version of this package; ``None`` if there is none, or no directory."""
+        """Return the name of a table that a later version of this package has made; ``None`` if there is none, or no directory."""
         return newer_table(self.path) if self.path.is_dir() else None
 
     def lock(self, purpose: str) -> FileKeyLock:
@@ -134,12 +135,12 @@ class CacheDirectory:
         return FileKeyLock(self.path / f"{purpose}.lock", self._make, directory=self._directory)
 
     def hold(self) -> None:
-        """Check and hold the directory without its table, unless that is done; raise :class:`OSError` if it does not exist."""
+        """Check and hold the directory without its table, unless it is held; raise :class:`OSError` if it does not exist."""
         if not self._directory.is_held:
             self._directory.hold()
 
     def _make(self, path: Path) -> None:
-        # Not open(): the lock is also taken while it is being opened.
+        # Not open(): the lock is also taken while the directory is being opened.
         if not self._directory.is_held:
             self._check_file_system()
             make_directories(path)
@@ -148,7 +149,7 @@ class CacheDirectory:
     # -- open ----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Make the directory and open its table, unless that is done."""
+        """Make the directory and open its table, unless it is open."""
         if not self._is_open:
             self._open_once()
 
@@ -172,7 +173,7 @@ class CacheDirectory:
         """Make one of the 256 folders; the directory too, if it was deleted while it was open."""
         self.open()
         if not self._directory.is_current():
-            # Sooner than the next tick: what is written to a directory that was moved away is lost.
+            # Not only at the next tick: files that are written to a directory that was moved away are lost.
             self.reopen_if_replaced()
         try:
             make_directory(self._directory.at(folder.name))
@@ -187,7 +188,7 @@ class CacheDirectory:
         try:
             stamps = Stamps(self._directory.at(FILE_NAME))
         except OSError:
-            # A disk that has no room for the table: everything works, but each hit reads its file.
+            # The disk has no room for the table, say: everything works, but each hit reads its file.
             self._counters.count("no_stamps")
             self.stamps = self.table = None
         else:
@@ -198,7 +199,7 @@ class CacheDirectory:
         self._on_new_table()
 
     def _try_to_catch_up(self) -> None:
-        """Use the table once it has the last purge. One that has it needs no lock; this never waits for a lock."""
+        """Use the table if it has the last purge, or can be caught up because ``purge.lock`` is free. Never wait for the lock."""
         stamps = self.table
         if stamps is None:
             return
@@ -213,7 +214,7 @@ class CacheDirectory:
                 lock.release()
 
     def catch_up(self) -> Stamps | None:
-        """Return the table. If it is behind, raise its SEQ to the last purge before, and use it. ``purge.lock`` is held."""
+        """Return the table. If it is behind, raise its SEQ to the last purge, then use it. ``purge.lock`` is held."""
         stamps = self.table
         if stamps is not None and stamps is not self.stamps:
             stamps.raise_seq(self._records.last_number())
@@ -224,13 +225,13 @@ class CacheDirectory:
     def _use(self, stamps: Stamps) -> None:
         self.stamps = stamps
         if self.table is not stamps:
-            # Another thread opens the table again, or has done so; at the latest, the next round of housekeeping uses that one.
+            # Another thread is opening the table again, or has done so: the next round of housekeeping uses the new table.
             self.stamps = None
 
     def take_purge_lock(self, *, waits: bool = True) -> FileKeyLock | None:
-        """Take ``purge.lock``; return ``None`` if another process has it: that may have been stopped.
+        """Take ``purge.lock``; return ``None`` if another process holds it. That process may have been stopped.
 
-        :param waits: try for as long as a purge takes, unless another process has had it for longer already.
+        :param waits: try for as long as a purge takes, unless another process has held the lock for longer already.
         """
         lock = self.lock("purge")
         for left in range(_TRIES if waits and self._locked_out is None else 1, 0, -1):
@@ -265,12 +266,12 @@ class CacheDirectory:
             logger.log(logging.WARNING if shared_memory.is_expected() else logging.DEBUG, message, self.path, why_read)
 
     def is_current(self, stamps: Stamps | None) -> bool:
-        """Whether other processes see what is written to a table; without one, whether they have none either."""
+        """Whether other processes see what is written to a table; for ``None``, whether they have no table either."""
         has_others = self._others_may_have_table() if stamps is None else not stamps.is_current()
         return self._directory.is_current() and not has_others
 
     def tick(self) -> None:
-        """Open the table again if it was replaced, and write what could wait."""
+        """Open the table again if it was replaced, and write the marks or counts that it holds back."""
         self.reopen_if_replaced()
         # Read once: another thread may open the table again in between.
         stamps = self.stamps
@@ -282,14 +283,14 @@ class CacheDirectory:
         return self.table is None and self._others_may_have_table()
 
     def _others_may_have_table(self) -> bool:
-        # They have none while one of them opens it, which may have been stopped: it looks for the last purge once it has the table.
+        # No process has a table while one of them opens it. If that one was stopped, it looks for the last purge when it goes on.
         place = self._directory.at(FILE_NAME)
         return status_of(place) is not None and not is_being_opened(place)
 
     @guarded
     def reopen_if_replaced(self) -> None:
         """Open the table again if its file was replaced or deleted, or could not be opened before."""
-        # No variable here holds the table: opening it again would meet the lock of the old one.
+        # No local variable refers to the table: opening it again would fail at the lock of the old one.
         if self.table is None or not self.is_current(self.table):
             # The old table is dropped even if the new one can't be opened: other processes don't write to it any more.
             self._is_open, self.stamps, self.table = False, None, None

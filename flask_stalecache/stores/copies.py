@@ -1,4 +1,4 @@
-"""This process's copies, up to a size; the least used are evicted (CLOCK)."""
+"""The copies that this process keeps in memory, up to a size; the least used are evicted (CLOCK)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Copies:
 
 
 class _Shelf:
-    """Copies and their lock, replaced as a whole by :meth:`Copies.clear`; a thread in the middle of a write ends in the old one."""
+    """Copies and their lock. :meth:`Copies.clear` replaces the shelf; a thread that is writing then goes on in the old one."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

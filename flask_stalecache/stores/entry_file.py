@@ -5,8 +5,8 @@ What each function reads:
 ============== =========================== ======================================================
 function       used by                     reads
 ============== =========================== ======================================================
-`read_head`    walks and the sweep         the head only, checks that the file has its full length
-`read_entry`   loads                       everything, checks key and checksum
+`read_head`    walks, purges and upkeep    the head only, checks that the file has its full length
+`read_entry`   loads and ``verify``        everything, checks key and checksum
 `FileBody`     answers with a large body   the body, from the file that was checked
 ============== =========================== ======================================================
 """
@@ -112,7 +112,7 @@ def read_head(place: Inside) -> EntryHead | None:
 def read_entry(place: Inside, key: str, limit: int) -> Entry | None:
     """Read an entry and verify its checksum; ``None`` if there is no file.
 
-    :param key: the full key that was asked for.
+    :param key: the full key to look for.
     :param limit: a larger body stays in the file, if the entry allows that.
     :raises BrokenEntry: if the file does not hold a whole entry of that key.
     """

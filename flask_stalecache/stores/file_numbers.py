@@ -1,7 +1,7 @@
 """Numbers and marks in a file that is not mapped: each access is a system call, and no failure of the disk ends the process.
 
-Each number is written plus one. A 0 means that the number was never written, or is lost, for instance in a truncated file. It is
-unknown then, so no copy of an entry that depends on it is valid.
+Each number is written plus one. A 0 means that the number was never written, or is lost, for instance in a truncated file. The
+number is unknown then, so no copy of an entry that depends on it is valid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..filesystem.held_file import HeldFile
 LIMIT = 2**63
 #: Counts are less than this; a larger one is damaged.
 MOST = 2**53
-#: A number 0, as it is written.
+#: The number 0, as it is written.
 ZERO = (1).to_bytes(8, "little")
 
 
@@ -32,14 +32,14 @@ class Numbers(Protocol):
 
 
 class Marks(Protocol):
-    """Bytes that are 0 or not."""
+    """Marks of one byte each; 0 means not set."""
 
     def __getitem__(self, index: int, /) -> int: ...
     def __setitem__(self, index: int, mark: int, /) -> None: ...
 
 
 def unequal() -> int:
-    """Return a number that is less than all others, and not equal to any."""
+    """Return a random negative number: less than every valid number, and not equal to one that was returned before."""
     return -1 - int.from_bytes(os.urandom(7), "big")
 
 
@@ -47,10 +47,10 @@ class FileNumbers:
     """Numbers in a file.
 
     :param file: the file.
-    :param offset: where they begin.
-    :param count: how many there are.
-    :param unknown: returns what stands for a number that is lost.
-    :param limit: all are less than this; another one is as good as lost.
+    :param offset: offset of the first number.
+    :param count: how many numbers there are.
+    :param unknown: returns the value that stands for a lost number.
+    :param limit: all numbers are less than this; a larger one is damaged, and counts as lost.
     """
 
     def __init__(self, file: HeldFile, offset: int, count: int, unknown: Callable[[], int], limit: int = LIMIT) -> None:
@@ -87,9 +87,9 @@ class FileNumbers:
 
 
 class FileMarks:
-    """Marks in a file. Setting one is a hit's, so it only shows in the file after :meth:`flush`.
+    """Marks in a file. Hits set them in memory only, without I/O; :meth:`flush` writes them to the file.
 
-    :param offset: where they begin.
+    :param offset: offset of the first mark.
     """
 
     def __init__(self, file: HeldFile, offset: int, count: int) -> None:
@@ -120,11 +120,11 @@ class FileMarks:
 
     def _write(self, index: int, mark: bytes) -> None:
         try:
-            # Not beyond its end, if it was cut: it would look whole again.
+            # Not beyond the end of a file that was cut: it would look whole again.
             if self._file.size > self._offset + index:
                 self._file.write(mark, self._offset + index)
         except OSError:
-            # Then one is evicted sooner than it should.
+            # Then an entry is evicted sooner than it should be.
             return
 
 
@@ -154,6 +154,6 @@ def encoded(numbers: Iterator[int] | list[int]) -> bytes:
 
 
 def decoded(data: bytes, count: int) -> list[int]:
-    """Return as many counts as were written, and 0 for those that are lost or damaged."""
+    """Return some counts from their bytes, with 0 for those that are lost or damaged."""
     cells = struct.unpack(f"<{count}Q", data[: 8 * count].ljust(8 * count, b"\0"))
     return [cell - 1 if 0 < cell <= MOST else 0 for cell in cells]

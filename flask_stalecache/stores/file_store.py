@@ -3,9 +3,9 @@
 Which lock guards what:
 
 ================ ===================================================================================================
-nothing          reads; truth is in the files, and stamps tell when to read again
+nothing          reads; the files are authoritative, and a changed stamp means that they are read again
 the key's lock   calls of the origin, and with them writes and removals of an entry
-``purge.lock``   purge numbers, the records of purges, and SEQ in the table; a purge that can't have it: :mod:`.purger`
+``purge.lock``   purge numbers, the records of purges, and SEQ in the table; for a purge that can't get it see :mod:`.purger`
 ``sweep.lock``   the progress of the sweep
 ================ ===================================================================================================
 """
@@ -48,8 +48,8 @@ from .upkeep.sweep import Sweeper
 from .upkeep.walk import Contents
 
 MIB = 1024 * 1024
-#: Numbers in place of the last one while another process may be purging. They are lower than those of all purges, and no two are
-#: the same, since that would mean that nothing was purged in between.
+#: Numbers in place of the last purge number while another process may be purging. They are lower than those of all purges, and no
+#: two are equal, since equal numbers mean that there was no purge between them.
 _unknown = itertools.count(2, 2)
 #: Attempts of a load that purges interrupt; after that the entry counts as purged.
 _LOADS = 10
@@ -85,6 +85,7 @@ class FileStore:
         # Absolute, since the process may change its working directory.
         self.directory = Path(directory).absolute()
         self.counters = Counters() if counters is None else counters
+        # Larger bodies stay in their files: a copy of more than an eighth of the memory would not be kept.
         self._large = max(memory_size // 8, MIB)
         self._copies = Copies(KEYS["MEMORY_SIZE"].check("memory_size", memory_size))
         max_size, min_free = KEYS["MAX_SIZE"].check("max_size", max_size), KEYS["MIN_FREE"].check("min_free", min_free)
@@ -110,7 +111,10 @@ class FileStore:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def lookup(self, key: str) -> Copy | None:
-        """Return this process's copy if nothing was written or purged since, and mark it as used: no system call, no lock."""
+        """Return this process's copy of a key, unless the key was written or purged since, and mark it as used.
+
+        No system call, no lock.
+        """
         # The table is read once: a tick may replace it meanwhile, and the copy's stamps belong to one table.
         copy, stamps = self._copies.get(key), self._cache_directory.stamps
         if copy is None or stamps is None or not stands(copy, stamps.table):
@@ -150,16 +154,16 @@ class FileStore:
         return Copy(key, self._read_entry(name, key), self._read_note(name), stamp, slot, seq, table, digest_mark(name))
 
     def _knows_purges(self, copy: Copy) -> bool:
-        """Apply the purges since entry and note were begun to a copy. Return false if everything has to be read again.
+        """Apply to a copy the purges since its entry and note were begun. Return false if everything must be read again.
 
-        Order: stamps of the names, then SEQ, then the records. A purge moves SEQ before it writes a record and the stamps after
-        it, so one that runs meanwhile shows in SEQ or in a stamp.
+        Order: stamps of the names, then SEQ, then the records. A purge raises SEQ before it writes a record, and moves the stamps
+        after that, so a purge that runs meanwhile shows in SEQ or in a stamp.
         """
         entry, note, table = copy.entry, copy.note, copy.table
         if table is not None:
             slots = [slot_of(digest(name)) for name in {*(() if entry is None else entry.names), *note.names}]
             copy.names = tuple((slot, int(table[slot])) for slot in slots)
-        # SEQ as it is now, not as it was noted: a purge that has begun since may have written a record.
+        # SEQ as it is now, not as the copy has it: a purge that has begun since may have written a record.
         if note.names and not _is_last(table, note.seq) and self._records.is_dropped(note):
             copy.note = NOTHING
         if entry is None or _is_last(table, entry.seq):
@@ -167,11 +171,11 @@ class FileStore:
         copy.entry = self._records.outlive(entry)
         if table is None:
             return True
-        # The sweep moves SEQ before it removes records, so a record that this entry needed may be missing.
+        # The sweep raises SEQ before it removes records: if SEQ has changed, a record that this entry needed may be missing.
         return entry.seq >= copy.seq or table[SEQ_SLOT] == copy.seq
 
     def moved(self, copy: Copy) -> bool:
-        """Whether something was written or purged since the copy was loaded. Without a table that is unknown: yes."""
+        """Whether the copy's key was written or purged since the copy was loaded. Without a table that is unknown: yes."""
         stamps = self._cache_directory.stamps
         return stamps is None or not stands(copy, stamps.table)
 
@@ -182,7 +186,7 @@ class FileStore:
             stamps.marks[copy.mark] = 1
 
     def seq(self) -> int:
-        """Return the last purge number: what is begun now counts as older than the purges that run."""
+        """Return the last purge number: an entry that is begun now counts as older than the purges that are running."""
         stamps = self._cache_directory.table
         # Less than 0: the table was cut.
         if stamps is not None and (number := int(stamps.table[SEQ_SLOT])) >= 0:
@@ -194,7 +198,7 @@ class FileStore:
         return 0
 
     def seq_without_io(self) -> int:
-        """Return the last purge number; without a table, the time, which a later purge exceeds: see :mod:`.purger`."""
+        """Return the last purge number; without a table, the time, which every later purge exceeds: see :mod:`.purger`."""
         stamps = self._cache_directory.table
         return time.time_ns() if stamps is None else max(0, int(stamps.table[SEQ_SLOT]))
 
@@ -213,7 +217,7 @@ class FileStore:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def write(self, entry: Entry) -> bool:
-        """Replace the entry's file, then move the stamp. Return false if the entry was purged since it was begun.
+        """Replace the entry's file, then move the stamp. Return false if the entry was purged since it was begun, or may have been.
 
         If the process is killed before the stamp moves, copies in other processes are served to the end of their freshness.
         """
@@ -222,12 +226,12 @@ class FileStore:
         self._replace(entry.key, "", entry_format.encode(entry))
         if not self._is_lost(entry):
             return True
-        # A purge without a record has come in between, and has looked at what was stored then, not at this.
+        # Meanwhile there was a purge without a record. It has removed the entries that were stored then, but not this one.
         self.remove(entry.key)
         return False
 
     def accepts(self, entry: Entry) -> bool:
-        """Whether an entry can be stored: it was not purged since it was begun, for all that is known."""
+        """Whether an entry can be stored: it was not purged since it was begun, and the records go back as far as that."""
         with store_errors():
             self._open()
             if self._is_lost(entry) or (self.seq() != entry.seq and self._records.outlive(entry) is None):
@@ -240,7 +244,7 @@ class FileStore:
         return stamps is not None and entry.seq < stamps.table[LOST_SLOT]
 
     def write_note(self, key: str, note: Note) -> None:
-        """Replace a note like an entry; an empty note removes the file."""
+        """Replace the note's file, then move the stamp; an empty note removes the file."""
         if note == NOTHING:
             self._unlink(key, ".note")
         else:
@@ -253,8 +257,8 @@ class FileStore:
     def lock(self, key: str) -> FileKeyLock:
         """Return a new lock of a key.
 
-        Each key has a lock file of its own, since a page holds its lock while it calls fetch functions: with shared locks two
-        of them could wait for each other.
+        Each key has a lock file of its own, since a page holds its lock while it calls fetch functions: with shared locks, two
+        pages could wait for each other.
         """
         return self._folders.lock(digest(key))
 
@@ -311,7 +315,7 @@ class FileStore:
                 self._purger.purge(names, soft)
 
     def key_of(self, address: str) -> str | None:
-        """Return the key of an entry by its digest, from the head of its file; ``None`` if there is none or it is broken."""
+        """Return the key of an entry by its digest, from the head of its file; ``None`` if the entry is missing or broken."""
         with store_errors():
             try:
                 head = read_head(self._folders.file(address)) if self._cache_directory.open_if_exists() else None
@@ -321,7 +325,7 @@ class FileStore:
         is_one = entry is not None and entry.status != INDEX and digest(entry.key) == address
         return entry.key if entry is not None and is_one else None
 
-    # -- looking through it ----------------------------------------------------------------------------------------
+    # -- contents ------------------------------------------------------------------------------------------------
 
     def walk(self) -> Iterator[Stored]:
         """Yield all entries, folder by folder."""
@@ -330,7 +334,7 @@ class FileStore:
                 yield from self._contents.walk(self._cache_directory.table)
 
     def recall(self, *names: str) -> Callable[[], Iterator[Stored]]:
-        """Return a walk through the entries that have one of the names now, even once these are purged."""
+        """Return a function that walks through the entries that have one of the names now, even after their purge."""
         with store_errors():
             is_there = self._cache_directory.open_if_exists()
             return self._contents.recall(names if is_there else (), lambda: self._cache_directory.table)
@@ -366,7 +370,7 @@ class FileStore:
     # -- the directory -------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not by us.
+        """Raise :class:`ConfigError` if the directory exists and is a file, not ours, writable by others, or not writable by us.
 
         Likewise if it is on a network file system, or on one without file locks.
         """
@@ -377,7 +381,7 @@ class FileStore:
         return self._cache_directory.newer_version()
 
     def tick(self) -> None:
-        """Open the table again if it was replaced, and sweep a little."""
+        """Open the table again if it was replaced, complete interrupted purges, and sweep a little."""
         if not self._cache_directory.was_opened:
             return
         with store_errors():
@@ -394,7 +398,7 @@ class FileStore:
 
 
 def _is_last(table: Numbers | None, seq: int) -> bool:
-    """Whether nothing was purged since something was begun at a number, and no purge ran then."""
+    """Whether there was no purge since SEQ had a number, and none was running then."""
     return table is not None and is_settled(seq) and table[SEQ_SLOT] == seq
 
 

@@ -1,7 +1,8 @@
 """The 256 folders of a cache directory: listing files, their last use, and removal.
 
-A key has up to three files in the folder of its first two digits: the entry (the digest), ``.note`` and ``.lock``. A file that is
-being written ends in ``.tmp``. The modification time of entry and note is the time of their last known use.
+A key has up to three files, in the folder named by the first two digits of its digest: the entry (named by the digest), ``.note``
+and ``.lock``. The name of a file that is being written ends in ``.tmp``. The modification time of entry and note is the time of
+their last known use.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Folder:
 
     @property
     def size(self) -> int:
-        """Bytes of the entries and notes that were looked at, and of unfinished ones."""
+        """Bytes of the entries and notes that were looked at, and of unfinished files."""
         return self.unfinished + sum(found.size for found in self.keys)
 
     @property
@@ -161,7 +162,7 @@ class Folders:
         return listed
 
     def found(self, name: str, kinds: frozenset[str]) -> KeyFiles:
-        """Return the files of a key, of the given kinds; each of them may have been removed since it was listed."""
+        """Return the given kinds of files of a key; each of them may have been removed since it was listed."""
         found = KeyFiles(name)
         for kind in kinds:
             setattr(found, kind, status_of(self.file(name, _SUFFIXES[kind])))
@@ -171,7 +172,7 @@ class Folders:
         """Return the entries and notes in a folder.
 
         :param most: look at this many keys at most, chosen at random. Default: all.
-        :param only_notes: look at the notes without an entry.
+        :param only_notes: look only at notes without an entry.
         """
         listed = self.listed(number)
         keys = [(name, kinds - _LOCK) for name, kinds in listed.keys.items() if kinds != _LOCK]
@@ -189,7 +190,7 @@ class Folders:
 
         :param why: name of the counter.
         :param removed: counts the removal too.
-        :param spare_used: also return false if the key's mark is set: it was used since it was looked at.
+        :param spare_used: also return false if the key's mark is set: the key was used since it was looked at.
         """
         if not self._remove(found, stamps, spare_used):
             return False
@@ -204,7 +205,7 @@ class Folders:
             if not lock.acquire():
                 return False
         except StoreError as error:
-            # For want of room for its file: then no process has it, and removing makes room.
+            # The disk has no room for the lock file: then no process holds the lock, and the removal makes room.
             return has_no_room(error) and self._unlink(found, stamps, spare_used)
         try:
             return self._unlink(found, stamps, spare_used)
@@ -228,13 +229,13 @@ class Folders:
         return True
 
     def has_gone(self, found: KeyFiles, stamps: Stamps | None) -> None:
-        """Move the stamp of a removed key and correct the counts, so that all processes see it."""
+        """Move the stamp of a removed key and correct the counts, so that all processes see the removal."""
         if stamps is not None:
             stamps.move(slot_of(found.name))
             stamps.grow(folder_of(found.name), -found.size, -(found.entry is not None), -found.lone_size)
 
     def has_changed(self, name: str, stamps: Stamps | None, size: int, entries: int, *, is_lone: bool) -> None:
-        """Move the stamp of a key one of whose files was written or removed, and correct the counts.
+        """Move the stamp of a key after one of its files was written or removed, and correct the counts.
 
         :param size: bytes by which the files have grown.
         :param entries: number of entries that were added.
@@ -244,7 +245,7 @@ class Folders:
             return
         notes = size if is_lone else 0
         if entries:
-            # A new entry's note is no longer alone, and that of a removed one is from now on.
+            # The note of a new entry is no longer alone; that of a removed entry is alone from now on.
             notes = -entries * (size_on_disk(self.file(name, ".note")) or 0)
         stamps.move(slot_of(name))
         stamps.grow(folder_of(name), size, entries, notes)

@@ -1,4 +1,4 @@
-"""The changes that other hosts make in a cache directory: purges with their numbers, and replaced entries."""
+"""Applies the changes of other hosts to a cache directory: purges with their numbers, and replaced entries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .purges.purge_records import PurgeRecords
 
 
 class ForeignChanges:
-    """Makes the changes of other hosts in one cache directory.
+    """Applies the changes of other hosts to one cache directory.
 
     :param directory: the cache directory.
     :param records: its records of purges.
@@ -32,7 +32,7 @@ class ForeignChanges:
         self._records = records
         self._purger = purger
         self._folders = folders
-        # That of another process may have been held when this one was forked.
+        # One for each process: that of the parent may have been held at the fork.
         self._mutexes = PerProcess(threading.Lock)
 
     @property
@@ -41,29 +41,29 @@ class ForeignChanges:
 
     @guarded
     def apply_purges(self, purges: Sequence[Purge]) -> None:
-        """Apply purges that other hosts have numbered, but for those that were applied already.
+        """Apply purges that other hosts have numbered, except those that were applied already.
 
-        One thread does so at a time: if several applied the same ones without ``purge.lock``, the later ones would raise the number
-        above what other hosts have begun since.
+        One thread does so at a time. If several threads applied the same purges without ``purge.lock``, the later ones would give
+        them numbers above those of entries that other hosts have begun since.
 
-        :param purges: the purges, with even numbers, and without a gap since the last ones. Names may be short.
+        :param purges: the purges, with even numbers, and without a gap after the last one that was applied. Names may be short.
         """
         with store_errors():
             if purges:
                 self._purger.apply(purges)
 
     def applied(self) -> int:
-        """Return the last number of the purges that :meth:`apply_purges` has applied; 0: none."""
+        """Return the number of the last purge that :meth:`apply_purges` has applied; 0: none."""
         with store_errors():
             return self._records.applied() if self._cache_directory.open_if_exists() else 0
 
     def purges_since(self, number: int) -> Sequence[Purge]:
-        """Return the purges of this directory with higher numbers, in their order. Merged ones are one of everything."""
+        """Return the purges of this directory above a number, in order. Merged ones are returned as purges of everything."""
         with store_errors():
             return self._found_since(number) if self._cache_directory.open_if_exists() else ()
 
     def hard_purges(self) -> tuple[dict[str, int], int]:
-        """Return the names that were purged hard, with the last numbers, and the highest number of those that were merged."""
+        """Return each hard-purged name with its last number, and the highest number of the hard purges that were merged."""
         with store_errors():
             if not self._cache_directory.open_if_exists():
                 return {}, 0
@@ -73,12 +73,12 @@ class ForeignChanges:
             return found, self._records.floors().all_as_one().hard
 
     def _named_hard(self) -> Iterator[tuple[str, int]]:
-        # The waiting ones before the records, where they go. Damaged records do not say which name was purged.
+        # Waiting purges before the records that they become. A damaged record has no name: it counts for everything.
         yield from ((name, each.number) for each in self._records.waiting.read() if not each.soft for name in each.names)
         yield from ((record.name or EVERYTHING, record.hard) for record in self._records.all() if record.hard)
 
     def has_purged(self, name: str, number: int) -> bool:
-        """Whether a hard purge of a name with a number, or a later one, was applied here.
+        """Whether a hard purge of a name, with a number or a higher one, was applied here.
 
         :param name: the name; it may be short.
         """
@@ -87,7 +87,7 @@ class ForeignChanges:
 
     def _found_since(self, number: int) -> Sequence[Purge]:
         found = [purge for purge in self._records.waiting.read() if purge.number > number]
-        # Merged records, and damaged ones, do not say which names were purged.
+        # Merged and damaged records have no names: they count for everything.
         for record in (self._records.floors().all_as_one(), *self._records.all()):
             names = (record.name or EVERYTHING,)
             found += [Purge(names, record.hard, False, record.hard / 1e9)] if record.hard > number else []
@@ -95,22 +95,22 @@ class ForeignChanges:
         return sorted(found, key=lambda purge: purge.number)
 
     def move(self, slots: Sequence[int]) -> None:
-        """Let copies of the keys in some slots be loaded again."""
+        """Move the stamps in some slots, so that the copies of their keys are loaded again."""
         stamps = self._cache_directory.table
         if stamps is not None:
             stamps.move_each(slots)
 
     def move_all(self) -> None:
-        """Let all copies be loaded again."""
+        """Move all stamps, so that all copies are loaded again."""
         stamps = self._cache_directory.table
         if stamps is not None:
             stamps.move_all()
 
     def remove_begun_before(self, address: str, moment: float) -> None:
-        """Remove an entry that another host has removed, unless it was begun since.
+        """Remove an entry that another host has removed, unless the entry here was begun later.
 
         :param address: the digest of its key.
-        :param moment: in seconds since the epoch.
+        :param moment: the time of the removal, in seconds since the epoch.
         """
         with store_errors():
             if not self._cache_directory.open_if_exists():

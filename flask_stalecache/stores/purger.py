@@ -1,7 +1,7 @@
 """Purges the entries of one cache directory: the order of its steps, with ``purge.lock`` and without it.
 
-A purge takes the lock for a few milliseconds. If another process has it for longer, it may have been stopped, and nobody waits for
-it: the purge is noted beside the records (:mod:`.waiting_purges`), and the next holder of the lock makes records of it.
+A purge takes the lock for a few milliseconds. A process that holds it for longer may have been stopped, and a purge does not wait
+for it: the purge is noted beside the records (:mod:`.waiting_purges`), and the next holder of the lock turns it into records.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from .table.stamps import FOLDERS, SEQ_SLOT, Stamps, is_settled, slot_of
 
 logger = logging.getLogger("flask_stalecache")
 
-#: A step of a purge, in the table that this process has; ``None``: it has none.
+#: A function that purges in the table of this process; ``None``: this process has no table.
 _Step: TypeAlias = "Callable[[Stamps | None], None]"
-#: A purge is done again at most once if others have raised SEQ meanwhile: by then nothing that it ends is served any more, and what
-#: was made of that before the end of the first time goes with the second one.
+#: A purge is repeated at most once if others have raised SEQ meanwhile. After the first pass no purged entry is served any more,
+#: and the second pass purges the entries that were made from one before the end of the first.
 _PASSES = 2
 #: Attempts of a purge that a new table interrupts.
 _ATTEMPTS = 100
@@ -58,7 +58,7 @@ class Purger:
         self._do(names, partial(self._purge, names, soft), partial(self._purge_without_lock, names, soft))
 
     def apply(self, purges: Sequence[Purge]) -> None:
-        """Apply purges that other hosts had numbered, all at once, but for those that were applied already.
+        """Apply purges that other hosts have numbered, all at once, except those that were applied already.
 
         :raises OSError: if that can't be done; :class:`StoreError` likewise.
         """
@@ -66,11 +66,11 @@ class Purger:
         self._do(names, partial(self._apply, purges), partial(self._apply_without_lock, purges))
 
     def _do(self, names: Iterable[str], purge: _Step, without_lock: _Step) -> None:
-        """Purge by name, in a table that others use.
+        """Purge by name, in the table that other processes use.
 
         :param names: the names.
-        :param purge: does it with ``purge.lock``, in a table.
-        :param without_lock: does it if another process has that.
+        :param purge: purges with ``purge.lock`` held, in a table.
+        :param without_lock: purges if another process holds the lock.
         """
         for _ in range(_ATTEMPTS):
             try:
@@ -84,12 +84,12 @@ class Purger:
         raise StoreError(f"the table of stamps of {self._directory.path} is replaced again and again")
 
     def _purges_in_current(self, purge: _Step, without_lock: _Step) -> bool:
-        """Purge, and return whether it is valid: if the directory was replaced meanwhile, other processes use the new one.
+        """Purge, and return whether that is valid: if the directory was replaced meanwhile, other processes use the new one.
 
-        All steps are done in one table, and that is the one of which is asked afterwards whether others use it: another thread of
-        this process may open the table again at any moment.
+        All steps use one table, and the check at the end asks whether other processes use that table: another thread of this
+        process may open the table again at any moment.
         """
-        # Before the lock, since a new table takes it too.
+        # Before the lock is taken, since opening a new table takes it too.
         self._directory.reopen_if_replaced()
         if self._directory.has_unmapped_table():
             raise StoreError("the table of stamps can't be opened here, and others would not see the purge")
@@ -110,7 +110,7 @@ class Purger:
             lock.release()
 
     def _removes_in_current(self, names: frozenset[str]) -> bool:
-        """Remove what a purge ends, and return whether that is valid."""
+        """Remove the purged entries, and return whether that is valid."""
         stamps = self._directory.table
         self._remove(names, stamps)
         return self._directory.is_current(stamps)
@@ -119,16 +119,16 @@ class Purger:
         """Purge in an order that is safe at any interruption, each step for all names. ``purge.lock`` is held.
 
         1. Note the number, so that it is never given twice, even if table and records are lost.
-        2. Raise SEQ: copies and loads compare stamps from here on, and entries begun before are looked at again.
+        2. Raise SEQ: from here on, lookups compare the stamps of names, and loads check entries begun before with the records.
         3. Write the records: an entry begun before the end of the purge is dropped or loses its freshness when it is read. Until
-           the next step, copies are served, so an entry begun meanwhile may be made of one.
-        4. Move the stamps of the names: copies of such entries do not stand any more.
-        5. Raise SEQ once more: copies loaded between 2 and 4 compare the stamps of their names again.
+           the next step, copies are still served, so an entry begun meanwhile may be made from a purged copy.
+        4. Move the stamps of the names: copies of purged entries are no longer valid.
+        5. Raise SEQ once more: for copies loaded between 2 and 4, the stamps of their names are compared again.
 
-        If SEQ was raised meanwhile by a purge that could not have the lock, an entry begun then seems to be newer than this purge.
-        So all is done again, with a higher number.
+        If SEQ was raised meanwhile by a purge that could not get the lock, an entry begun then seems to be newer than this purge.
+        So all steps are repeated, with a higher number.
 
-        ``tests/stores/purging/test_model.py`` plays this order and others. A purge that is killed midway was not acknowledged
+        ``tests/stores/purging/test_model.py`` simulates this order and others. A purge that is killed midway was not acknowledged
         and can be repeated.
         """
         for _ in range(_PASSES):
@@ -139,16 +139,16 @@ class Purger:
             for name in names:
                 self._records.write(self._records.read(name).purged(number + 1, time.time(), soft=soft))
             with suppress(OSError):
-                # On a full disk there are more of them until the next purge.
+                # On a full disk there are more records until the next purge.
                 self._records.merge_oldest()
             if _is_over(stamps, names, number):
                 return
 
     def _purge_without_lock(self, names: tuple[str, ...], soft: bool, stamps: Stamps | None) -> None:
-        """Purge in the same order, but add a line to the waiting purges instead of changing the records of others.
+        """Purge in the same order, but add a line to the waiting purges instead of changing the records.
 
         The number is higher than SEQ was, so every entry with this number or a higher one was begun after the purge. Several
-        purgers raise SEQ at once here, and one may lower it again: then an entry counts as older than it is, which is safe.
+        processes may raise SEQ at once here, and one may lower it again: then an entry counts as older than it is, which is safe.
         """
         for _ in range(_PASSES):
             number = self._next_number(stamps)
@@ -162,8 +162,9 @@ class Purger:
     def _apply(self, purges: Sequence[Purge], stamps: Stamps | None) -> None:
         """Apply the purges of other hosts in the order of a purge. ``purge.lock`` is held.
 
-        Each keeps its number, since entries of other hosts are compared with it too, unless SEQ is higher here already: an entry
-        that was begun since may be made of what is purged only now. While they are applied, SEQ is lower than all of them.
+        Each purge keeps its number, since entries of other hosts are compared with it too. If SEQ is higher here already, the purge
+        gets a number above SEQ: an entry that was begun since may be made from one that is purged only now. While the purges are
+        applied, SEQ is lower than all their numbers.
         """
         new = self._not_applied(purges)
         for _ in range(_PASSES):
@@ -185,7 +186,7 @@ class Purger:
                 self._records.merge_oldest()
             if _is_over(stamps, _names_of(new), number, to=last):
                 break
-            # Another process that has raised SEQ meanwhile may have applied the same ones: then entries begun since are newer.
+            # Another process that has raised SEQ meanwhile may have applied the same purges: then entries begun since are newer.
             new = self._not_applied(new)
         self._records.note_applied(max(purge.number for purge in purges))
 
@@ -215,15 +216,15 @@ class Purger:
         self._records.note_applied(max(purge.number for purge in purges))
 
     def _keep_number(self, stamps: Stamps | None) -> None:
-        """Write down what SEQ was raised to without the lock, unless a waiting purge tells it: it may be a record by now."""
+        """Write down what SEQ was raised to without the lock, unless a waiting purge implies it: that may be a record by now."""
         if stamps is not None and (last := int(stamps.table[SEQ_SLOT])) > self._records.last_number():
             self._records.waiting.append(Purge((), last, False, time.time()))
 
     def _remove(self, names: frozenset[str], stamps: Stamps | None) -> None:
-        """Remove the entries that have a name with one of the addresses: a full disk has no room for a record, and that needs none.
+        """Remove the entries that have a name with one of the addresses: a full disk has room for that, but not for a record.
 
-        A soft purge removes them too, since nothing would say when their freshness ended. Origins that were called before are still
-        running: what they return is not stored, which LOST in the table says instead of a record.
+        A soft purge removes them too, since without a record the end of their freshness would be unknown. Origins that were called
+        before may still be running: LOST in the table, instead of a record, keeps their answers out of the store.
         """
         for _ in range(_PASSES):
             number = self._next_number(stamps)
@@ -238,7 +239,7 @@ class Purger:
                 return
 
     def _is_named(self, name: str, names: frozenset[str], number: int) -> bool:
-        """Whether an entry has one of the names and was begun before a number. A broken one has none, and is not served."""
+        """Whether an entry has one of the names and was begun before a number. A broken entry has no names, and is not served."""
         with suppress(BrokenEntry):
             head = read_head(self._folders.file(name))
             if head is not None:
@@ -255,23 +256,23 @@ class Purger:
         return last + 1 + (last + 1) % 2
 
     def _last_number(self, stamps: Stamps | None) -> int:
-        # A purge without the lock may have lowered SEQ. If the number that is written down went back, that would be a lost purge.
+        # A purge without the lock may have lowered SEQ. If the written number went back too, that would look like a lost purge.
         last = self._records.highest_seen if stamps is None else max(self._records.highest_seen, int(stamps.table[SEQ_SLOT]))
-        # Another one than is read: it may lack the last purge. Less than 0: it was cut.
+        # A table that hits do not read yet may lack the last purge. A number less than 0: the table was cut.
         if stamps is None or stamps is not self._directory.stamps or int(stamps.table[SEQ_SLOT]) < 0:
             last = max(last, self._records.last_number())
         return last
 
     def last_number(self) -> int | None:
-        """Return the number of the last purge where there is no table; ``None`` if another one may be running.
+        """Return the number of the last purge, for a process without a table; ``None`` if another purge may be running.
 
-        Its number is written down before its records are. Until then, what it ends is read, and pages may be made of that.
+        A purge writes its number before its records. In between, purged entries are still read, and pages may be made from them.
 
         :raises OSError: if the directory can't be read; :class:`StoreError` likewise.
         """
         self._directory.hold()
         number = self._records.last_number()
-        # Read before: a purge that runs after that has a higher number. Another thread that asks may have the lock for a moment.
+        # Read first: a later purge has a higher number. Another thread in this method may hold the lock for a moment.
         lock = self._directory.take_purge_lock()
         if lock is None:
             return None
@@ -279,7 +280,7 @@ class Purger:
         return number
 
     def settle(self) -> None:
-        """End the purge of a process that was killed in the middle of it: what is begun until then counts as older than it."""
+        """End the purge of a process that was killed in the middle of it: entries begun until now count as older than the purge."""
         stamps = self._directory.table
         if stamps is None or is_settled(int(stamps.table[SEQ_SLOT])):
             return
@@ -290,7 +291,7 @@ class Purger:
             lock.release()
 
     def adopt_waiting(self) -> None:
-        """Make records of the waiting purges, unless another process has the lock."""
+        """Turn the waiting purges into records, unless another process holds the lock."""
         if not self._records.waiting.exist():
             return
         lock = self._directory.take_purge_lock(waits=False)
@@ -343,11 +344,11 @@ class Purger:
                 self._directory.path,
             )
             self._purge((EVERYTHING,), True, stamps)
-        # Else it is empty: what is stored from now on is not older than any purge.
+        # Else the directory is empty, and entries stored from now on are not older than any purge.
         self._records.accept()
 
     def _adopt(self, stamps: Stamps | None) -> None:
-        """Make records of the waiting purges. ``purge.lock`` is held.
+        """Turn the waiting purges into records. ``purge.lock`` is held.
 
         SEQ is raised before and after, so that a process that has read the waiting purges and not yet the records reads both again.
         """
@@ -361,16 +362,16 @@ class Purger:
         if stamps is not None:
             stamps.raise_seq(number + 1)
             if (last := int(stamps.table[SEQ_SLOT])) > number + 1:
-                # A purge without the lock has raised it, when its line was still there.
+                # A purge without the lock has raised SEQ further. It did not write the number down, since its line was still there.
                 self._records.note_number(last)
 
 
 def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int = 0, *, to: int = 0) -> bool:
-    """Move the stamps of the names and raise SEQ, at the end of a purge; return false if it has to be done again.
+    """Move the stamps of the names and raise SEQ, at the end of a purge; return false if the purge must be repeated.
 
-    :param number: that of the purge.
+    :param number: the number of the purge.
     :param more: further steps by which SEQ is raised.
-    :param to: what it is raised to at least: numbers of other hosts may be far ahead, and a process may have raised it to them.
+    :param to: the least number to raise SEQ to: numbers of other hosts may be far ahead, and a process may have raised SEQ to them.
     """
     if stamps is None:
         return True
@@ -380,7 +381,7 @@ def _is_over(stamps: Stamps | None, names: Iterable[str], number: int, more: int
     last = int(stamps.table[SEQ_SLOT])
     raised = (max(last + 1, to) + more) | 1
     stamps.raise_seq(raised)
-    # Read again: a purge without the lock may have raised it in between, and what was begun since would not be ended by this one.
+    # Read again: a purge without the lock may have raised it in between, and this purge would not affect entries begun since.
     return last == number and int(stamps.table[SEQ_SLOT]) == raised
 
 

@@ -1,7 +1,7 @@
-"""The refreshes that wait in a queue of another program, for all processes of a host: each of them would queue the same one.
+"""Marks the refreshes that wait in the queue of another program, so that the processes of a host do not all queue the same one.
 
-A slot of the table holds a part of the digest of its name, and the time until which the mark stands. Two in one slot displace each
-other's mark: then a refresh is queued twice, which is harmless.
+A slot of the table holds a part of the digest of the refresh's name, and the time until which the mark is valid. Two refreshes with
+one slot displace each other's mark: then a refresh is queued twice, which is harmless.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .table.table_file import Layout, Table, open_table
 
 FILE_NAME = "queued-1"
 _LAYOUT = Layout(counts=0, stamps=SLOTS, marks=0)
-#: Bits of a time in milliseconds. The rest of a number, which is less than 2**63, is of the digest.
+#: Bits of a time in milliseconds. The other bits of a number, which is less than 2**63, are a part of the digest.
 _TIME_BITS = 42
 _TIMES = 1 << _TIME_BITS
 _DIGEST_DIGITS = 5
-#: Attempts for the lock of the table, :data:`POLL` seconds apart; and what counts as marked if they fail, in seconds.
+#: Attempts to take the lock of the table, :data:`POLL` seconds apart; and seconds that a refresh counts as marked if they fail.
 _TRIES, BUSY = 100, 0.5
 
 
@@ -61,7 +61,7 @@ class QueueMarks:
         return left
 
     def unmark(self, name: str) -> None:
-        """Take a mark back."""
+        """Remove a mark."""
         name, lock = digest(name), self._lock("queued")
         if _try(lock):
             try:
@@ -78,11 +78,11 @@ class QueueMarks:
         if number <= 0 or number >> _TIME_BITS != _part_of(name):
             return 0.0
         left = (number & (_TIMES - 1)) / 1000 - now
-        # One that is further ahead is from before the machine was started.
+        # A time that is further ahead was written before the machine was started.
         return left if 0 < left <= most else 0.0
 
     def _open(self) -> None:
-        # Without a directory or a table, each process marks for itself.
+        # Without a directory or a table, each process has its own marks.
         with suppress(OSError):
             place = self._directory.at(FILE_NAME)
             if self._table is None or place != self._place or not self._table.is_current():
@@ -98,7 +98,7 @@ def _try(lock: FileKeyLock) -> bool:
             if lock.acquire():
                 return True
         except StoreError:
-            # There is no directory, say: each process marks for itself.
+            # There is no directory, say: each process has its own marks.
             return True
         time.sleep(POLL)
     return False

@@ -1,6 +1,6 @@
-"""A child process of the worker: it runs the refreshes, and sends the warming requests, that it is given.
+"""A child process of the worker: it runs the refreshes, and sends the warming requests, that its parent gives to it.
 
-It does so in a few threads, and ends when its parent does.
+It works in a few threads, and ends when its parent does.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from ..stats.worker_state import become_worker
 logger = logging.getLogger("flask_stalecache")
 
 _DONE = struct.Struct(">20sBI")
-#: Bytes of what a child says when a refresh has ended.
+#: Bytes of the message that a child sends when a refresh has ended.
 DONE_SIZE = _DONE.size
-#: Outcomes by their numbers; the last one: it can't be run here.
+#: Outcomes by their numbers, and the number after them: the refresh can't be run here.
 _OUTCOMES = tuple(RefreshOutcome)
 _REFUSED = len(_OUTCOMES)
 _KIB = 1024
 
 
 class Done(NamedTuple):
-    """A refresh has ended.
+    """The message of a child that a refresh has ended.
 
     :ivar address: the digest of its key.
-    :ivar outcome: what became of it; ``None``: it can't be run here.
+    :ivar outcome: the outcome of the refresh; ``None``: it can't be run here.
     :ivar memory: bytes of memory that the child uses.
     """
 
@@ -57,19 +57,19 @@ class Done(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Done:
-        """Return what a child has said."""
+        """Return the message from its bytes."""
         address, number, memory = _DONE.unpack(data)
         return cls(address.hex(), None if number >= _REFUSED else _OUTCOMES[number], memory * _KIB)
 
 
 class Child:
-    """Runs refreshes, given by a socket.
+    """Runs the refreshes that arrive at a socket.
 
-    :param engine: runs them.
-    :param handed_over: makes them from their entries.
+    :param engine: the engine of the app.
+    :param handed_over: runs refreshes from the stored entries.
     :param warmings: sends warming requests.
     :param threads: how many run at a time.
-    :param parent: the socket.
+    :param parent: the socket to the parent.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class Child:
         self._parent = parent
         self._sending = threading.Lock()
         self._pool = ThreadPool(threads, threads, engine.settings.shutdown_wait)
-        # A thread that hangs is replaced like those of the others.
+        # A thread that hangs is replaced like those of the engine's other pools.
         engine.runtime.pools.append(self._pool)
 
     def work(self) -> None:
-        """Run what comes, until the parent closes the socket or is gone. What runs then is completed, within its deadline."""
+        """Run what arrives until the parent closes the socket or is gone. Running refreshes are completed within their deadline."""
         become_worker()
-        # Nobody waits here while something computes.
+        # No visitor waits in this process while a page is computed.
         self._engine.runtime.lane.has_visitors = False
         self._engine.runtime.prepare_process()
         while (data := _read(self._parent, SIZE)) is not None:
@@ -132,8 +132,8 @@ class Child:
 def fork_child(work: Callable[[socket.socket], object], closes: Callable[[], object]) -> tuple[int, socket.socket]:
     """Fork a child process. Return its process id, and the parent's end of a socket to it.
 
-    :param work: what it does, with its end.
-    :param closes: closes what it must not inherit from the parent.
+    :param work: the work of the child; called with its end of the socket.
+    :param closes: closes the files of the parent that the child must not inherit.
     """
     mine, theirs = socket.socketpair()
     sys.stdout.flush()
@@ -162,7 +162,7 @@ def fork_child(work: Callable[[socket.socket], object], closes: Callable[[], obj
 
 
 def _read(source: socket.socket, size: int) -> bytes | None:
-    """Read so many bytes; ``None`` at the end."""
+    """Read and return a number of bytes; ``None`` if the other end is closed or lost."""
     data = b""
     while len(data) < size:
         try:

@@ -16,7 +16,7 @@ from .child import Child
 from .parent import Limits, Parent
 from .worker_socket import WorkerSocket
 
-#: Refreshes that may wait for each one that may wait in a web process.
+#: How many times as many refreshes may wait here as in a web process.
 TIMES = 10
 _THREADS = 4
 
@@ -35,9 +35,9 @@ class Wanted(NamedTuple):
 
 
 def run_worker(state: AppState, wanted: Wanted) -> int:
-    """Run the worker of an app until a signal says to stop. Return the exit code.
+    """Run the worker of an app until a signal stops it. Return the exit code.
 
-    :raises ConfigError: if the store has no directory, or the system lacks what it takes.
+    :raises ConfigError: if the store has no directory, or the system has no fork or no sockets in directories.
     """
     engine, settings = state.engine, state.settings
     store = engine.store
@@ -46,7 +46,7 @@ def run_worker(state: AppState, wanted: Wanted) -> int:
     if not hasattr(os, "fork") or (probe := new_socket()) is None:
         raise ConfigError("this system has no fork or no sockets in directories: run refreshes in a task queue")
     probe.close()
-    # Whatever is stale here is renewed here.
+    # The worker must not hand its own refreshes over.
     engine.runtime.delegation.takers.clear()
     engine.runtime.delegation.runner = None
 

@@ -1,4 +1,4 @@
-"""The refreshes that the worker has taken: those that wait, in a fair order, and those that run. It knows no clock."""
+"""The refreshes that the worker has taken: waiting ones, in a fair order, and running ones. Callers pass the time."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ class Running:
 
 
 def _nothing() -> None:
-    """A child runs it, by its packet."""
+    """Do nothing: a child runs the refresh, from its packet."""
 
 
 def _instead_of(before: Packet | None, packet: Packet) -> Packet:
-    """Return the packet that takes the place of one that waits for the same key: what is forced stays so."""
+    """Return the packet that replaces a waiting one of the same key. It is forced if either of them is."""
     return packet._replace(is_forced=packet.is_forced or (before is not None and before.is_forced))
 
 
 class Jobs:
-    """The refreshes of a worker. Each key waits and runs once.
+    """The refreshes of a worker. No key waits twice, or runs twice at a time.
 
-    :param size: how many may wait. If there is one more, the one that is asked for least is dropped.
-    :ivar running: by their addresses.
+    :param size: how many may wait. If one more comes, the largest group loses the refresh with the least demand.
+    :ivar running: the running refreshes, by their addresses.
     :ivar dropped: how many were dropped.
     """
 
     def __init__(self, size: int) -> None:
         self._queue = FairQueue(size)
-        #: Since when each waits, in the order in which they came.
+        #: The time since which each refresh waits, in the order in which they came.
         self._since: dict[str, float] = {}
         self._packets: dict[str, Packet] = {}
         self.running: dict[str, Running] = {}
-        #: Those that begin once the one of their key that runs has ended.
+        #: Refreshes that wait for the end of the running refresh of the same key.
         self._later: dict[str, Packet] = {}
         self.dropped = 0
 
@@ -53,13 +53,14 @@ class Jobs:
         return len(self._since)
 
     def push(self, packet: Packet, now: float) -> str | None:
-        """Let a refresh wait, unless it runs. One that waits already is asked for more from now on.
+        """Let a refresh wait, unless it runs. If it waits already, the demands are added.
 
-        Return the address of the one that is dropped since there is no room, this one or another; ``None`` if there is room.
+        Return the address of the refresh that is dropped for lack of room, this one or another; ``None`` if there is room.
         """
         running = self.running.get(packet.address)
         if running is not None and (packet.is_forced or running.packet.serial != packet.serial):
-            # What runs may have begun before the purge that this is for, or has just stored the entry that this is for.
+            # The running one may have begun before the purge that this one is for, or has just stored the entry that this one is
+            # for.
             self._later[packet.address] = _instead_of(self._later.get(packet.address), packet)
             return None
         if running is not None:
@@ -68,7 +69,7 @@ class Jobs:
         self._packets[packet.address] = _instead_of(self._packets.get(packet.address), packet)
         waiting = Waiting(_nothing, packet.group, packet.address, Demand(packet.rank))
         dropped = self._queue.push(waiting)
-        # One of the same key was replaced by this one.
+        # This one has replaced another one of the same key: none is dropped.
         if dropped is None or (dropped is not waiting and dropped.key == packet.address):
             return None
         self.dropped += 1
@@ -88,17 +89,20 @@ class Jobs:
         return packet
 
     def end(self, address: str, now: float) -> str | None:
-        """Forget a refresh that has ended, or was lost. Return the one that is dropped for one that waits now, as :meth:`push`."""
+        """Forget a running refresh that has ended or was lost, and push the one that has waited for its end.
+
+        Return the address of the refresh that is dropped for that, as :meth:`push` does.
+        """
         self.running.pop(address, None)
         later = self._later.pop(address, None)
         return None if later is None else self.push(later, now)
 
     def lost(self, pid: int) -> list[str]:
-        """Return the addresses of what a child that has died has run: the next stale hit sets it off again."""
+        """Return the addresses of the refreshes that a dead child was running: the next stale hit starts each of them again."""
         return [address for address, running in self.running.items() if running.pid == pid]
 
     def clear(self) -> None:
-        """Drop all that wait."""
+        """Drop all waiting refreshes."""
         self.dropped += len(self._since)
         self._queue.clear()
         self._since.clear()

@@ -28,11 +28,11 @@ logger = logging.getLogger("flask_stalecache")
 
 #: Seconds between two rounds of looking after the children and the socket.
 INTERVAL = 1.0
-#: Connections of web processes at most; further ones are closed, and their processes run refreshes themselves.
+#: Maximum number of connections of web processes; further ones are closed, and their processes run refreshes themselves.
 CONNECTIONS = 1000
 #: Packets that are read from one connection before it is the turn of the others.
 AT_ONCE = 64
-#: Seconds until a child that has died at once is replaced: the first pause, and the longest.
+#: Seconds until a child that has died is replaced: the first pause, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
@@ -43,7 +43,7 @@ class Limits:
     :param processes: its child processes.
     :param threads: refreshes that each of them runs at a time.
     :param waiting: refreshes that may wait.
-    :param deadline: seconds after which a child is replaced that runs a refresh for longer.
+    :param deadline: seconds that a refresh may run; a child that exceeds them is replaced.
     :param max_requests: refreshes after which a child is replaced; 0: any number.
     :param memory: bytes of memory after which a child is replaced; 0: any number.
     """
@@ -78,11 +78,11 @@ class _Child:
 
 
 class Parent:
-    """Takes refreshes and gives them to children, until it is told to stop.
+    """Takes refreshes and gives them to children, until a signal stops it.
 
     :param worker_socket: where web processes connect.
     :param limits: the limits.
-    :param work: what a child does, with its end of a socket.
+    :param work: the work of a child; called with its end of a socket.
     """
 
     def __init__(self, worker_socket: WorkerSocket, limits: Limits, work: Callable[[socket.socket], object]) -> None:
@@ -93,9 +93,9 @@ class Parent:
         self._jobs = Jobs(limits.waiting)
         self._children: dict[int, _Child] = {}
         self._visitors: dict[socket.socket, _Visitor] = {}
-        #: Who is told if a refresh turns out to be none that can be run here.
+        #: The web process to notify if a refresh turns out not to be runnable here, by the address of the refresh.
         self._askers: dict[str, _Visitor] = {}
-        #: Those whose batches wait for the end of a refresh: of one that waits, and of one that runs.
+        #: The web processes whose batches wait for the end of a refresh, by its address: of waiting refreshes, and of running ones.
         self._batches: dict[str, set[_Visitor]] = {}
         self._awaiting: dict[str, set[_Visitor]] = {}
         self._began = time.time()
@@ -108,7 +108,7 @@ class Parent:
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Work until a signal says to stop. Return the exit code: 0 if all that ran was completed."""
+        """Work until a signal stops the worker. Return the exit code: 0 if all running refreshes were completed."""
         waking, wakes = socket.socketpair()
         for each in (waking, wakes):
             each.setblocking(False)
@@ -145,20 +145,21 @@ class Parent:
             key.data()
 
     def _look_after(self, now: float) -> None:
-        """Do what time asks for: start missing children, replace those that hang, look after the socket."""
+        """Do the periodic work: start missing children, replace those that hang, look after the socket, write the state."""
         if not self._is_stopping:
             self._socket.look_after(self._selector, self._accept)
             self._start_children(now)
         self._end_overdue(now)
         if not self._children:
-            # The next one may begin in half a minute, since others have died: batches run themselves what would wait so long.
+            # The next child may start only in half a minute, since others have died: batches run their refreshes themselves
+            # instead.
             for address in list(self._batches):
                 self._tell_of_drop(address)
         self._socket.tell(self.state())
 
     def _end(self) -> int:
-        """Take nothing more, and let the children complete what they run, within the deadline. A second signal ends them."""
-        # Before anything is closed: a supervisor that sees the end of the socket may send the second signal at once.
+        """Take no more refreshes, and let the children complete theirs within the deadline. A second signal ends the children."""
+        # Counted before anything is closed: a supervisor that sees the end of the socket may send the second signal at once.
         signals = len(self._signals)
         logger.info("the worker stops, %d refreshes are completed", len(self._jobs.running))
         self._socket.close(self._selector)
@@ -225,7 +226,7 @@ class Parent:
         self._say(visitor, Said.TAKEN, packet.address)
         self._askers[packet.address] = visitor
         if packet.is_forced:
-            # There are no more of them than what waits: one that is dropped is told, and forgotten.
+            # No more addresses are kept than refreshes wait: when one is dropped, its web processes are notified and forgotten.
             self._batches.setdefault(packet.address, set()).add(visitor)
         if len(self._askers) > 2 * self._limits.waiting:
             self._askers.clear()
@@ -237,12 +238,12 @@ class Parent:
             visitor.socket.send(encode_reply(said, address))
 
     def _tell_batches(self, address: str, said: Said) -> None:
-        """Tell those whose batches wait for a refresh that has ended."""
+        """Notify the web processes whose batches wait for a refresh that has ended."""
         for each in self._awaiting.pop(address, set()):
             self._say(each, said, address)
 
     def _tell_of_drop(self, address: str | None) -> None:
-        """Tell those whose batches wait for a refresh that is not run here, so that they run it themselves."""
+        """Notify the web processes whose batches wait for a refresh that is not run here, so that they run it themselves."""
         if address is not None:
             for each in self._batches.pop(address, set()):
                 self._say(each, Said.REFUSED, address)
@@ -261,7 +262,7 @@ class Parent:
         self._distribute()
 
     def _close_inherited(self) -> None:
-        """Close what belongs to the parent, in a new child."""
+        """Close the selector and the sockets of the parent, in a new child."""
         self._selector.close()
         self._socket.leave_to_parent()
         for each in (*self._visitors, *(child.socket for child in self._children.values())):
@@ -286,7 +287,7 @@ class Parent:
             try:
                 child.socket.send(data)
             except OSError:
-                # It has died, or does not read: its end is noticed by its socket or the deadline.
+                # The child has died, or does not read. The parent notices that by its socket or by the deadline.
                 self._retire(child)
 
     def _hear(self, child: _Child) -> None:
@@ -321,7 +322,7 @@ class Parent:
             self._close_line(child)
 
     def _retire(self, child: _Child) -> None:
-        """Give a child nothing more. It ends when it has completed what it runs, and another one takes its place."""
+        """Give a child no more refreshes. It ends when it has completed those that it runs, and another child takes its place."""
         child.is_retired = True
         if child.runs <= 0:
             self._close_line(child)
@@ -359,7 +360,7 @@ class Parent:
         if child.is_retired and not lost:
             self._start_children(now)
             return
-        # One that dies as soon as it is born must not keep its parent busy.
+        # A child that dies as soon as it is born must not keep its parent busy.
         self._pause = FIRST_PAUSE if now - child.born > LONGEST_PAUSE else min(2 * self._pause, LONGEST_PAUSE)
         self._not_before = now + self._pause
         logger.error("a process of the worker has died, with %d refreshes; another one takes its place", len(lost))

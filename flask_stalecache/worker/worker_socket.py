@@ -1,4 +1,4 @@
-"""The place in the cache directory where the worker is found: its socket, its lock, and the file that says what it is doing."""
+"""The files by which processes find the worker in the cache directory: its socket, its lock, and the file with its state."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class WorkerSocket:
         self._is_said = False
 
     def _remove_left_behind(self) -> None:
-        """Remove what workers of other versions have left behind that were killed: each version has files of its own."""
+        """Remove the files of workers of other versions that were killed: each version has files of its own."""
         for lock in self._directory.path.glob(f"{PREFIX}*.lock"):
             other = FileKeyLock(lock, lambda folder: None, directory=self._directory, is_passing=True)
             if lock.stem != self._name and other.acquire():
@@ -89,13 +89,13 @@ class WorkerSocket:
         return None if self._listener is None else self._listener.accept()
 
     def tell(self, state: WorkerState) -> None:
-        """Write what the worker is doing, if it is the one that is found."""
+        """Write the state of the worker, if it is the one that listens."""
         if self._listener is not None:
             with suppress(OSError):
                 write_state(self._directory.at(f"{self._name}.state"), state)
 
     def close(self, selector: selectors.BaseSelector) -> None:
-        """Do not listen any more, and let another worker take the place."""
+        """Stop listening, and let another worker take over."""
         if self._listener is not None:
             selector.unregister(self._listener.socket)
             self._listener.close(removes=True)

@@ -1,4 +1,4 @@
-"""Tells where requests for other pages of an app arrive, from a request that middleware has changed on the way to it. Pure.
+"""Derives where requests for pages of an app arrive, from one request that middleware has changed on its way to the app. Pure.
 
 A proxy or middleware may move the app: a visitor's ``/shop/page`` arrives as ``/page``, and the app sees the script root ``/shop``.
 The app then writes the visitor's URL into Location, while entries are found by the URL that arrives.
@@ -15,7 +15,7 @@ from .keys import raw_path
 
 #: Characters that browsers send unquoted in a path.
 _PATH = "/:@!$&'()*+,;=~"
-#: Script roots at which no URL that the app makes of them can lead elsewhere: without query, fragment and dot segments.
+#: Script roots from which an app can't make a URL that leads elsewhere: without query, fragment and dot segments.
 _PLAIN_ROOT = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?")
 
 
@@ -24,7 +24,7 @@ class ArrivalPlace(NamedTuple):
 
     :ivar path: script root and path, as in an environ.
     :ivar raw: the same, as a browser sends it.
-    :ivar root: the script root that the app has seen, by which the place was found; ``None``: it was not needed.
+    :ivar root: the script root that the app has seen, if it was needed to find the place; else ``None``.
     """
 
     path: str
@@ -33,11 +33,11 @@ class ArrivalPlace(NamedTuple):
 
 
 def place_of_path(raw: str, arrived: Mapping[str, Any], seen: Mapping[str, Any]) -> ArrivalPlace | None:
-    """Return where a request for a path that an app has written would arrive; ``None`` if that can't be told.
+    """Return where a request for a path that an app has written would arrive; ``None`` if that is unknown.
 
     :param raw: the path, percent-encoded.
     :param arrived: the environ of another request, as it arrived.
-    :param seen: the same as the app saw it.
+    :param seen: the environ of that request, as the app saw it.
     """
     path, root = unquote_to_bytes(raw).decode("latin-1"), seen.get("SCRIPT_NAME", "").rstrip("/")
     if path != root and not path.startswith(f"{root}/"):
@@ -57,7 +57,7 @@ def place_of_path(raw: str, arrived: Mapping[str, Any], seen: Mapping[str, Any])
 def unsent(environ: Mapping[str, Any]) -> str:
     """Return the beginning of the path that the client has not sent, percent-encoded: middleware has set it as the script root.
 
-    What a server says of the path as received lacks it, for all pages.
+    The raw path that the server reports lacks this beginning, for all pages.
     """
     whole = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     sent = unquote_to_bytes(raw_path(environ) or "").decode("latin-1")
@@ -71,7 +71,7 @@ def root_name(arrived: Mapping[str, Any], seen: Mapping[str, Any]) -> tuple[str,
 
 
 def name_of_root(root: str) -> str:
-    """Return the name of the entries that an app has made below a script root."""
+    """Return the purge name of the entries that an app has made below a script root."""
     return f"root:{root}"
 
 

@@ -49,7 +49,7 @@ class Base:
     """The base URL of an app, as its server sees it.
 
     :param scheme: ``http`` or ``https``.
-    :param host: with the port, unless it is the scheme's own.
+    :param host: the host, with the port unless that is the default of the scheme.
     :param root: the script root, as in the environ.
     """
 

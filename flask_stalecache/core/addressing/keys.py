@@ -44,15 +44,16 @@ def page_key(
 ) -> str:
     """Return the key of a page.
 
-    Every part is quoted as a Python literal (:func:`ascii` of a tuple), so that no separator can be injected. Keys are on disk, in
-    the shell and on the dashboard, so that values that may be secrets are digests in them.
+    Every part is quoted as a Python literal (:func:`ascii` of a tuple), so that no separator can be injected. Keys appear on disk,
+    in the shell and on the dashboard, so values that may be secrets are digests in them.
 
     :param view: the name of the view, so that two views never share an entry.
     :param environ: the WSGI environ.
     :param vary: request fields in the key, with their normalisers.
     :param ignored: query parameters that are not in the key.
     :param custom: the result of the policy's ``key`` callable, which replaces path and query.
-    :param named: the names of cookies and of values of the session that tell variants apart. The keys of variants have the values.
+    :param named: the names of cookies and of values of the session that distinguish variants. The keys of variants contain the
+        values.
     :raises ConfigError: if ``custom`` is not made of strings, numbers and tuples of those.
     """
     get = environ.get
@@ -65,7 +66,7 @@ def page_key(
     if named:
         varied = *varied, (NAMED, named)
     if custom is not None:
-        # It is often made from a cookie. The digest is of a literal, since 1 == True.
+        # A digest, since it is often made from a cookie; of a literal, since 1 == True.
         return ascii(("page", view, where, (digest(ascii(_checked(custom))),), varied))
     query = get("QUERY_STRING", "")
     if query and ignored:
@@ -75,16 +76,16 @@ def page_key(
     if raw is not None:
         raw = raw.partition("?")[0] or None
     if raw == script_root + path:
-        # Nothing was encoded. Without it, the key is the same under servers that provide no raw path, and in warming requests.
+        # Nothing was encoded. Without the raw path, the key is the same under servers that provide none, and in warming requests.
         raw = None
     parts = ("page", view, where, (script_root, path, raw, query), varied)
     key = QUOTED.get(parts)
     return key if key is not None else QUOTED.note(parts, ascii(parts))
 
 
-#: Stands in a key for the names of cookies and of values of the session, as a field stands for its value.
+#: Marks the names of cookies and of values of the session in a key. A field has its own name in this place.
 NAMED = "named"
-#: Quoting is half the cost of a key, and requests for the same pages repeat.
+#: Quoted keys by their parts. Quoting is half the cost of a key, and requests for the same pages repeat.
 QUOTED: Remembered[tuple[object, ...], str] = Remembered(most=1024, limit=2 * MIB, longest=4096)
 
 
@@ -100,7 +101,7 @@ def is_key_of_page(key: str) -> bool:
 
 
 def url_key_of(key: str) -> str:
-    """Return the key of the URL that a key of a variant was made from; other keys as they are."""
+    """Return the key of the URL that a key of a variant was made from; any other key unchanged."""
     if not key.startswith(_VARIANT):
         return key
     try:
@@ -114,7 +115,7 @@ def call_key(function: str, arguments: str) -> str:
     """Return the key of a call.
 
     :param function: the function's module and qualified name.
-    :param arguments: their canonical form.
+    :param arguments: the canonical form of the arguments.
     """
     return ascii(("call", function, arguments))
 
@@ -132,14 +133,14 @@ _TELLING = re.compile(
     r"|pass|person|phone|principal|private|refer|role|saml|secret|sess|sign|ssl|ticket|token|user|uuid|xsrf"
     r"|(^|[-_])(client|code|customer|id|ip|pin|pw|sid|sso|uid)($|[-_])"
 )
-#: Characters of a value that is shown: of a descriptive field, and of any other one whose name tells of no secret.
+#: The greatest length of a value that is shown: of a descriptive field, and of other fields whose names suggest no secret.
 _DESCRIPTION, _WORD = 512, 20
 
 
 def shown(name: str, value: str | None) -> Shown:
-    """Return the value of a request field as keys have it: a digest, unless it is short and of a field that is known as harmless.
+    """Return the value of a request field as keys have it: a digest, unless it is short and the field's name suggests no secret.
 
-    No visitor can send a value that is taken for a digest, since that is in a tuple.
+    No visitor can send a value that is mistaken for a digest, since digests are in a tuple.
 
     :param name: the name of the field.
     :param value: its value, or what a normaliser made of it; ``None`` without the field.
@@ -148,7 +149,7 @@ def shown(name: str, value: str | None) -> Shown:
 
 
 def tells_who(name: str) -> bool:
-    """Whether a name tells that the value of a field, a cookie or the session is a secret, or differs for each visitor."""
+    """Whether the name of a field, cookie or session value suggests that the value is a secret, or differs for each visitor."""
     return _TELLING.search(name.lower()) is not None
 
 
@@ -183,7 +184,7 @@ def _checked(custom: object) -> object:
 
 
 def digest(key: str) -> str:
-    """Return the name of the files of a key, or of a name to purge by: 40 hexadecimal digits."""
+    """Return the name of the files of a key or of a purge name: 40 hexadecimal digits."""
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
 

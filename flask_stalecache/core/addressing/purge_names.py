@@ -20,7 +20,7 @@ from .keys import digest, host_of
 
 EVERYTHING = "all"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-#: Names that are in code. A visitor's request may purge others: URLs (RFC 9111 section 4.4), and calls.
+#: Names that code chooses. Requests of visitors may purge names of other kinds: URLs (RFC 9111 section 4.4), and calls.
 _CODED = (EVERYTHING, "endpoint:", "tag:", "function:")
 _SHORT = re.compile(r"[*=][0-9a-f]{40}")
 
@@ -36,7 +36,7 @@ def address_of(name: str) -> str:
 
 
 def is_coded(name: str) -> bool:
-    """Whether a name, or the one that a short name stands for, is in code: visitors can't choose it."""
+    """Whether a name, or the one that a short name stands for, is chosen by code, not by visitors."""
     return name.startswith((*_CODED, "*"))
 
 
@@ -87,8 +87,8 @@ def url_name_of(environ: Mapping[str, Any], ignored: NamePatterns) -> str:
 def target_name(environ: Mapping[str, Any], ignored: NamePatterns) -> str:
     """Return the name by which an unsafe request purges its target (RFC 9111 section 4.4).
 
-    It tells the script root from the path: who can choose the root, with a field that a proxy does not set, must not purge what
-    another root has at the same URL.
+    The name separates the script root from the path. A client that can choose the root, with a field that no proxy sets, must not
+    purge the pages of another root at the same URL.
 
     :param ignored: query parameters that are not in the name.
     """
@@ -102,7 +102,7 @@ def _where_of(environ: Mapping[str, Any], ignored: NamePatterns) -> str:
 
 
 def url_below(names: Iterable[str], prefix: str) -> str | None:
-    """Return the name for the URL of an entry that a prefix selects, by the URL itself or by its path; ``None`` if it selects none.
+    """Return the name for the URL of an entry if a prefix selects it, by the URL or by its path; ``None`` if it selects none.
 
     :param prefix: the prefix of a name.
     """
@@ -151,7 +151,7 @@ def url_name(url: object, ignored: NamePatterns) -> str:
 def prefix_name(prefix: object) -> str:
     """Return the prefix of the names below a URL or path. A path selects all hosts, a full URL only its own.
 
-    :param prefix: as users type it; a query in it selects all queries that begin so. Ignored parameters are not removed from it.
+    :param prefix: as users type it; a query in it selects all queries that begin with that. Ignored parameters stay in it.
     :raises ConfigError: if it is neither a path that begins with ``/`` nor a full ``http`` or ``https`` URL.
     """
     name, query = _name_and_query("prefix", prefix)

@@ -23,7 +23,7 @@ IN_EVERY_KEY = frozenset({"HTTP_HOST", *map(environ_name, FORWARDED_FIELDS)})
 
 @dataclass(frozen=True, slots=True)
 class PageRecipe:
-    """A request for a page, reduced to the parts in its key: that of a visitor without cookies.
+    """A request for a page, reduced to the parts in its key: the request of a visitor without cookies.
 
     It is the request as it arrived, since middleware of the app will work on it again.
 
@@ -32,11 +32,12 @@ class PageRecipe:
     :param script_root: SCRIPT_NAME.
     :param path: PATH_INFO.
     :param query: the query without ignored parameters.
-    :param raw: the server's own variables of the raw path, as received but for the query.
+    :param raw: the server's own variables of the raw path, as received except for the query.
     :param fields: environ names and values of the request fields in the key, as received; ``None`` for one that was absent.
-    :param digests: environ names and digests of those whose values are not known: only a visitor who sends them can ask again.
+    :param digests: environ names and digests of the fields whose values are not known: only a visitor who sends these fields can
+        request the page again.
     :param session: the values of the session in the key, by their keys.
-    :param session_digests: keys and digests of those whose values are not known.
+    :param session_digests: keys and digests of the values of the session that are not known.
     :param seen: the URL variables that middleware had changed when the app saw the request; ``None`` for one that was absent.
     """
 
@@ -54,7 +55,7 @@ class PageRecipe:
 
     @property
     def why_incomplete(self) -> str:
-        """Why it can't become a request; "" if it can."""
+        """Why the recipe can't become a request; "" if it can."""
         fields = (_field_name(name).title() for name, _ in self.digests)
         names = " and ".join([*fields, *(f"the session key {key}" for key, _ in self.session_digests)])
         return f"the value of {names} is not kept: the next visitor who sends it has it refreshed" if names else ""
@@ -96,8 +97,8 @@ class PageRecipe:
     def to_environ(self, remote_addr: str = NOBODYS_ADDRESS, carried: Mapping[str, str] = NOTHING_CARRIED) -> dict[str, Any]:
         """Return the environ of a new GET for the page, with a User-Agent of ours.
 
-        :param remote_addr: the address that it comes from.
-        :param carried: fields that it carries too, by their names in lower case, unless the page has values of its own for them.
+        :param remote_addr: the address that the request comes from.
+        :param carried: further fields of the request, by their names in lower case. Fields of the recipe take precedence.
         """
         environ: dict[str, Any] = {
             "REQUEST_METHOD": "GET",
@@ -121,7 +122,7 @@ class PageRecipe:
             **dict(self.raw),
             **dict(self.fields),
         }
-        # A page that varies on User-Agent may be the one for requests without it: then our own must go.
+        # A page that varies on User-Agent may be the variant for requests without that field: then ours is removed.
         return {name: value for name, value in environ.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
@@ -163,7 +164,7 @@ class PageRecipe:
             seen=tuple((_text(name), _text_or_none(value)) for name, value in data.get("seen", ())),
             session_digests=tuple((_text(key), _text(value)) for key, value in data.get("session", ())),
         )
-        # The names become those of an environ, in which a wsgi.input, say, must be our own.
+        # The names go into an environ, in which variables such as wsgi.input must be our own.
         is_url = {name for name, _ in recipe.raw} <= {*RAW_PATHS} and {name for name, _ in recipe.seen} <= {*URL_VARIABLES}
         if not is_url or not all(_is_of_field(name) for name, _ in (*recipe.fields, *recipe.digests)):
             raise ValueError("a recipe with other names than those of a request")

@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl, urlsplit
 from ...errors import ConfigError
 from ..formatting import printable
 
-#: Schemes that redis-py or valkey-py know.
+#: Schemes that redis-py or valkey-py supports.
 SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
-#: Parameters of the query that change how the server is reached, and not how this package uses the connection.
+#: Parameters of the query that change how the server is reached, but not how this package uses the connection.
 _PARAMETERS = frozenset((
     "db", "username", "password", "protocol", "client_name", "health_check_interval", "socket_keepalive",
     "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname",
@@ -41,10 +41,10 @@ class ServerUrl:
 
     @classmethod
     def of(cls, name: str, url: str) -> ServerUrl:
-        """Check a URL.
+        """Return a URL after checking it.
 
-        :param name: the setting or parameter that has it, for errors.
-        :raises ConfigError: if no server can be reached by it. The text has no password.
+        :param name: the setting or parameter that has the URL, for errors.
+        :raises ConfigError: if no server can be reached by the URL. The error text contains no password.
         """
         try:
             parts = urlsplit(url)

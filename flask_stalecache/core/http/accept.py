@@ -1,7 +1,7 @@
-"""Tells which part of an Accept field an answer depends on (RFC 9110 section 12.5). Pure.
+"""Determines which part of an Accept field an answer depends on (RFC 9110 section 12.5). Pure.
 
-An app that picks a language from a list depends on its choice alone: a hundred spellings of the field make as many answers as there
-are languages. An app that looks at the field in another way depends on more of it.
+If an app picks a language from a list, its answer depends on that choice alone: a hundred spellings of the field lead to as many
+answers as there are languages. If the app reads the field in another way, its answer depends on more of the field.
 
 =================== ============================================== =====================================================
 selector            the app has                                    requests are alike if they agree in
@@ -11,8 +11,8 @@ the name of a field named it in ``Vary``                           the normal fo
 :class:`Chosen`     asked for the best match in a list             the match
 :class:`Parsed`     read the parsed field in another way           the members and their weights
 :class:`Raw`        read the field itself                          its normal form, weights included
-:class:`Named`      been given the name of a cookie or of a value  what that is, or what a normaliser makes of it
-                    of the session by a rule or a decorator
+:class:`Named`      a rule or decorator that names a cookie or a   its value, or what a normaliser makes of it
+                    value of the session
 =================== ============================================== =====================================================
 """
 
@@ -40,7 +40,7 @@ PARSED_AS: Mapping[str, type[Accept]] = {
 ACCEPT_FIELDS = frozenset(PARSED_AS)
 #: The codings that apps and middleware answer with.
 CODINGS = ("br", "deflate", "gzip", "zstd")
-#: Characters of a list, and lists of one field, that are told apart by their matches. Longer ones are read as the field itself.
+#: Limits of characters in a list, and of lists for one field. Beyond them, the field itself is compared instead of the matches.
 _LONGEST, _MOST_LISTS = 4000, 8
 
 
@@ -78,9 +78,9 @@ class Raw(NamedTuple):
 class Codings(NamedTuple):
     """The codings that Accept-Encoding accepts, of those that the app may answer with.
 
-    An answer with another coding must not be selected by it: its client may be the only one to know that coding.
+    This selector must not select an answer with another coding: its client may be the only one that can decode that coding.
 
-    :ivar known: those, sorted.
+    :ivar known: the codings that the app may answer with, sorted.
     """
 
     known: tuple[str, ...]
@@ -94,7 +94,7 @@ class Codings(NamedTuple):
 class Named(NamedTuple):
     """A cookie, or a value of the session, that a developer has named.
 
-    Only the front end can look it up: :mod:`~flask_stalecache.core.rules.named` says under which variable.
+    Only the front end can look it up: :mod:`~flask_stalecache.core.rules.named` returns its value under :attr:`variable`.
 
     :ivar kind: ``cookie`` or ``session``.
     :ivar name: the name of the cookie, or the key of the value.
@@ -105,7 +105,7 @@ class Named(NamedTuple):
 
     @property
     def field(self) -> str:
-        """The field that tells, in lower case: sessions are told by their cookies."""
+        """The request field that determines it, in lower case: sessions are distinguished by their cookies."""
         return COOKIE
 
     @property
@@ -116,17 +116,17 @@ class Named(NamedTuple):
 
 COOKIE = "cookie"
 NAMED_KINDS = ("cookie", "session")
-#: A request field by which the variants of a URL are told apart, or a part of it.
+#: A request field, or a part of one, that distinguishes the variants of a URL.
 Selector: TypeAlias = "str | Chosen | Parsed | Raw | Codings | Named"
 
 
 def field_of_selector(selector: Selector) -> str:
-    """Return the request field that a selector looks at, in lower case."""
+    """Return the request field that a selector reads, in lower case."""
     return selector if isinstance(selector, str) else selector.field
 
 
 def variable_of_selector(selector: Selector) -> str:
-    """Return the variable of the environ that a selector looks at."""
+    """Return the variable of the environ that a selector reads."""
     return selector.variable if isinstance(selector, Named) else environ_name(field_of_selector(selector))
 
 
@@ -159,12 +159,12 @@ def parsed(field: str, value: str | None) -> Accept:
 def _raw(field: str, value: str | None) -> str | None:
     if field != ENCODING or value is None:
         return normalised(field, value)
-    # Its normal form for Vary leaves out weights, which tell nothing about what can be decoded. Who reads it may see them.
+    # The normal form for Vary leaves out weights: they don't change what can be decoded. An app that reads the field sees them.
     return weighed(value) or ", ".join(part.strip() for part in value.split(","))
 
 
 def name_in_key(selector: Selector) -> object:
-    """Return what stands for a selector in keys: a string, or a tuple of strings."""
+    """Return the form of a selector in keys: a string, or a tuple of strings."""
     match selector:
         case Chosen(field, offers, default):
             return (field, digest(ascii((offers, default)))[:16])
@@ -181,7 +181,7 @@ def name_in_key(selector: Selector) -> object:
 
 
 def in_order(selectors: Iterable[Selector]) -> tuple[Selector, ...]:
-    """Return selectors in the order in which keys have them, each one once."""
+    """Return selectors without duplicates, in the order in which they are in keys."""
     return tuple(sorted(set(selectors), key=lambda selector: (field_of_selector(selector), ascii(name_in_key(selector)))))
 
 
@@ -234,9 +234,9 @@ def _text(value: object) -> str:
 class AcceptReads:
     """The way in which an app has read the Accept fields of one request.
 
-    :ivar raw: fields that were read themselves, in lower case.
-    :ivar parsed: fields whose parsed form was read otherwise than by a best match.
-    :ivar chosen: the lists that a best match was asked for, and the matches.
+    :ivar raw: fields whose unparsed value was read, in lower case.
+    :ivar parsed: fields whose parsed form was read in another way than by a best match.
+    :ivar chosen: the lists for which the app requested a best match, and the matches.
     """
 
     __slots__ = ("chosen", "parsed", "raw")
@@ -253,7 +253,7 @@ class AcceptReads:
         self.chosen.update(other.chosen)
 
     def inherit(self, selector: Selector, get: Callable[[str], Any]) -> None:
-        """Add what a page within this one depends on.
+        """Add a selector that a page within this one depends on.
 
         :param get: returns a value of the WSGI environ, or ``None``.
         """
@@ -272,7 +272,7 @@ class AcceptReads:
                 self.raw.add(selector)
 
     def choose(self, field: str, offers: Iterable[object], default: object, match: object) -> bool:
-        """Note a best match. Return false if it can't be told by its list, so that the field itself counts as read."""
+        """Record a best match. Return false if its list can't be a selector, so that the field itself counts as read."""
         given = tuple(offers)
         texts = [offer for offer in (*given, default, match) if offer is not None]
         if not all(type(text) is str for text in texts) or sum(map(len, texts)) > _LONGEST:  # type: ignore[arg-type]
@@ -288,13 +288,13 @@ class AcceptReads:
         changed: Collection[str] = (),
         codings: tuple[str, ...] | None = CODINGS,
     ) -> tuple[Selector, ...]:
-        """Return what an answer depends on, of the Accept fields.
+        """Return the selectors of the Accept fields that an answer depends on.
 
         :param read: the request fields that were read, in lower case.
-        :param announced: those that the answer names in ``Vary``.
+        :param announced: the request fields that the answer names in ``Vary``.
         :param get: returns a value of the WSGI environ as the request arrived, or ``None``.
         :param changed: variables of the environ that the app has changed.
-        :param codings: the codings that the app may answer with; ``None`` if it may be any.
+        :param codings: the codings that the app may answer with; ``None`` if any coding is possible.
         """
         found: list[Selector] = []
         for field in ACCEPT_FIELDS.intersection(read) | ACCEPT_FIELDS.intersection(announced):
@@ -318,14 +318,14 @@ class AcceptReads:
 
 
 def names_of(selectors: Iterable[Selector]) -> tuple[str, ...]:
-    """Return the request fields that selectors look at, in lower case, each one once."""
+    """Return the request fields that selectors read, in lower case, without duplicates."""
     return tuple(dict.fromkeys(map(field_of_selector, selectors)))
 
 
 def without_lists(selectors: Iterable[Selector], fields: Collection[str]) -> tuple[Selector, ...]:
-    """Return selectors with the fields themselves in place of the lists that were asked for.
+    """Return selectors in which some fields themselves take the place of their lists.
 
-    :param fields: the fields in question, in lower case.
+    :param fields: these fields, in lower case.
     """
     return in_order(
         Raw(selector.field) if isinstance(selector, Chosen) and selector.field in fields else selector for selector in selectors
@@ -334,5 +334,5 @@ def without_lists(selectors: Iterable[Selector], fields: Collection[str]) -> tup
 
 @lru_cache(maxsize=256)
 def codings_named(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return codings as :class:`Codings` has them."""
+    """Return codings in the form of :attr:`Codings.known`."""
     return tuple(sorted({name.strip().lower() for name in names} - {"", "identity", "*"}))

@@ -20,13 +20,13 @@ class LogLine(NamedTuple):
     """One request, as its server logged it.
 
     :ivar at: seconds since the epoch.
-    :ivar host: the host that was asked for; empty if the log does not say.
+    :ivar host: the requested host; empty if the log does not state it.
     :ivar method: the method.
     :ivar path: the path, as sent.
     :ivar query: the query, as sent, without the question mark.
     :ivar status: the status of the answer.
-    :ivar size: bytes of the answer's body; 0 if the log does not say.
-    :ivar seconds: how long the answer took; ``None`` if the log does not say.
+    :ivar size: bytes of the answer's body; 0 if the log does not state it.
+    :ivar seconds: how long the answer took; ``None`` if the log does not state it.
     :ivar has_user: the request had credentials of HTTP authentication.
     """
 
@@ -52,7 +52,7 @@ def read_line(line: str) -> LogLine | None:
 # -- Common and Combined Log Format --------------------------------------------------------------------------------------
 
 #: A user's name may contain spaces. Apache's variants begin with the virtual host; Combined adds two quoted fields. No part can
-#: match in two ways at length, since visitors choose paths and names.
+#: match a long text in two ways, since visitors choose paths and names.
 _COMBINED = re.compile(
     r"(\S+) (?:\S+ )?\S+ (\S.*?) \[([^\]]{20,30})\] "
     r'"([^" ]+) ((?:[^"\\ ]|\\.)+)(?: [^"]*)?" (\d{3}) (\d+|-)(?: |$)'

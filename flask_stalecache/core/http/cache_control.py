@@ -29,7 +29,7 @@ class Directives:
     """The directives of a response. A number is ``None`` if it is missing.
 
     :param names: all directive names, in lower case.
-    :param targeted: they are from a targeted field, so ``Expires`` does not count.
+    :param targeted: the directives are from a targeted field, so ``Expires`` does not count.
     """
 
     names: frozenset[str] = frozenset()

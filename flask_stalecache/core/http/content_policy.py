@@ -23,17 +23,17 @@ _IN_FIELD = re.compile(r"'nonce-([^'\s]+)'", re.IGNORECASE)
 _META = re.compile(rb"<meta\b[^<>]*content-security-policy[^<>]*>", re.IGNORECASE)
 _IN_META = re.compile(rb"nonce-([A-Za-z0-9+/_=-]+)", re.IGNORECASE)
 _ATTRIBUTE = re.compile(rb"<(?:script|style|link|iframe)\b[^<>]*?\snonce\s*=\s*[\"']?([^\"'\s<>]+)", re.IGNORECASE)
-#: Bytes of a compressed body that are looked through.
+#: The greatest number of bytes that are decompressed from a body.
 _LOOKED_THROUGH = 32 * 1024 * 1024
 
 
 def without_nonces(headers: Headers) -> list[tuple[str, str]]:
-    """Return the fields of a 304 without policies that have a nonce: the body that the browser has came with another one."""
+    """Return the fields of a 304 without policies that have a nonce: the browser got its body with another nonce."""
     return [(name, value) for name, value in headers if name.lower() not in _POLICIES or not _IN_FIELD.search(value)]
 
 
 def has_nonce_in_body(headers: Headers, body: bytes) -> bool:
-    """Whether the policy of a response has a nonce that is in its body. So does one that is in a coding that can't be read.
+    """Whether the policy of a response has a nonce that is in its body. A body that can't be decoded counts as having it.
 
     :param headers: its fields.
     :param body: its body, as it is sent.
@@ -49,7 +49,7 @@ def has_nonce_in_body(headers: Headers, body: bytes) -> bool:
 
 
 def _is_used(nonce: bytes, text: bytes) -> bool:
-    """Whether a nonce that is in a policy within the body is elsewhere in the body, too."""
+    """Whether a nonce from a policy within the body is also elsewhere in the body."""
     return text.count(nonce) > sum(meta[0].count(nonce) for meta in _META.finditer(text))
 
 
@@ -60,7 +60,7 @@ def nonce_attributes(headers: Headers, body: bytes) -> Iterator[str]:
 
 
 def decoded(headers: Headers, body: bytes) -> bytes | None:
-    """Return a body without its content coding; ``None`` if it can't be decoded."""
+    """Return a body without its content coding, up to a limit; ``None`` if it can't be decoded."""
     codings = listed(first_of(headers, "content-encoding") or "")
     if codings in ([], ["identity"]):
         return body

@@ -12,7 +12,7 @@ _PLAIN = re.compile(r'("?)[!#-+\--:<-\[\]-~]*\1')
 
 
 def only_named(field: str | None, names: Collection[str]) -> str | None:
-    """Return a Cookie field with some cookies alone, as received and in their order; ``None`` if it has none of them.
+    """Return a Cookie field reduced to some cookies, as received and in order; ``None`` if it has none of them.
 
     A part without ``=`` is left out: some parsers take it for a name, others for a value.
 
@@ -47,5 +47,5 @@ def is_plain(raw: str) -> bool:
 
 
 def unquoted(raw: str) -> str:
-    """Return a value that is plain without its quotes."""
+    """Return a plain value without its quotes."""
     return raw[1:-1] if raw.startswith('"') else raw

@@ -8,7 +8,7 @@ from typing import Any
 from ..model.environ import environ_name
 from ..model.inputs import NO_NAMES, RequestInputs
 
-#: Fields of the client, and those by which proxies that have checked a login pass on the user.
+#: Fields that clients send, and fields in which proxies pass on the user whose login they have checked.
 CREDENTIAL_FIELDS = (
     "cookie",
     "authorization",

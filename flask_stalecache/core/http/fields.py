@@ -14,7 +14,7 @@ Headers: TypeAlias = "Iterable[tuple[str, str]]"
 #: A request's fields: the value for a name in lower case, several lines joined by commas; ``None`` for a missing field.
 Lookup: TypeAlias = "Callable[[str], str | None]"
 
-#: What can be sent as the value of a field: no line ends, no other controls, and nothing outside Latin-1 (PEP 3333).
+#: The values that can be sent in a field: no line ends, no other controls, and nothing outside Latin-1 (PEP 3333).
 FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 #: The names in the environ of fields without a prefix (PEP 3333), and of those that are looked up at hits.
 _IN_ENVIRON = {

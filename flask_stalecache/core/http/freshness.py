@@ -1,7 +1,7 @@
 """Computes freshness and stale windows (RFC 9111 section 4.2, RFC 5861).
 
 Values in code come first, then those of the response, of a rule and of the configuration. Prohibitions in the response always
-apply, except what ``s-maxage`` only implies.
+apply, except the one that ``s-maxage`` only implies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .fields import Headers, first_of, lines_of, listed
 
 #: With one of these, the origin must confirm a stale response, whatever is configured (RFC 9111 section 5.2.2).
 _NEVER_UNCONFIRMED = ("must-revalidate", "proxy-revalidate")
-#: Seconds of stale-while-revalidate and stale-if-error; ``None`` where nothing is written.
+#: Seconds of stale-while-revalidate and stale-if-error; ``None`` for a window that is not set.
 StaleWindows: TypeAlias = "tuple[float | None, float | None]"
 NO_STALE = Windows(0.0, 0.0, 0.0)
 #: The log line for :func:`switches_off`.
@@ -108,7 +108,7 @@ def initial_age(headers: Headers, requested_at: float, answered_at: float) -> fl
     fields = tuple(headers)
     members = [member for line in lines_of(fields, "age") for member in listed(line)]
     said = delta_seconds(members[0]) if members else None
-    # If the clock stepped back in between, the age must not become negative.
+    # If the clock stepped back during the exchange, the age must not become negative.
     corrected = (said or 0.0) + max(0.0, answered_at - requested_at)
     return max(answered_at - _date(fields, answered_at), corrected)
 
@@ -116,7 +116,7 @@ def initial_age(headers: Headers, requested_at: float, answered_at: float) -> fl
 def forbids_stale(directives: Directives, windows: Windows = NO_STALE) -> bool:
     """Whether the response forbids serving it stale.
 
-    :param windows: those that :func:`stale_windows` returned.
+    :param windows: the windows that :func:`stale_windows` returned.
     """
     # A bare s-maxage forbids it, except where the developer has written a stale window.
     return _is_forbidden(directives) or (_is_bare(directives) and not _has_stale_window(windows))
@@ -125,13 +125,13 @@ def forbids_stale(directives: Directives, windows: Windows = NO_STALE) -> bool:
 def must_be_confirmed(directives: Directives) -> bool:
     """Whether an error must be sent instead of a stale response that can't be confirmed (RFC 9111 section 5.2.2.2).
 
-    A bare ``s-maxage`` counts too: the caller asks only about a response that may not be stale.
+    A bare ``s-maxage`` counts too: this is called only for a response that must not be served stale.
     """
     return any(name in directives for name in _NEVER_UNCONFIRMED) or _is_bare(directives)
 
 
 def _is_forbidden(directives: Directives) -> bool:
-    """Whether the response says in words that it must not be served stale."""
+    """Whether the response explicitly forbids serving it stale."""
     return "no-cache" in directives or any(name in directives for name in _NEVER_UNCONFIRMED)
 
 
@@ -151,11 +151,11 @@ def stale_windows(
     """Return the seconds of stale-while-revalidate and stale-if-error, from code, the response, a rule or the configuration.
 
     The first of these that sets a number applies. ``s-maxage`` implies that the response must not be served stale: that rules out
-    the configured windows, but not those that are written for this response.
+    the configured windows, but not windows that are set for this response.
 
-    :param coded: what is written at the view.
+    :param coded: the windows that are set at the view.
     :param defaults: the windows of the configuration.
-    :param ruled: what is written in the rule for the path.
+    :param ruled: the windows that are set in the rule for the path.
     """
     if _is_forbidden(directives):
         return 0.0, 0.0
@@ -167,9 +167,9 @@ def stale_windows(
 
 
 def switches_off(directives: Directives, windows: Windows, defaults: Windows) -> bool:
-    """Whether nothing but a bare ``s-maxage`` keeps a response from being served stale, although windows are configured.
+    """Whether only a bare ``s-maxage`` keeps a response from being served stale, although windows are configured.
 
-    :param windows: those of the response.
+    :param windows: the windows of the response.
     :param defaults: the windows of the configuration.
     """
     if _is_forbidden(directives):

@@ -14,7 +14,7 @@ Authorization, without public, s-maxage or must-revalidate      AUTHORIZATION
 Set-Cookie                                                      SETS_COOKIE
 ``Vary: *``                                                     VARY_STAR
 a field that can't be sent                                      UNSENDABLE_FIELD
-no freshness, and a status without heuristic freshness          NO_LIFETIME
+neither freshness nor public, nor a heuristic for the status    NO_LIFETIME
 =============================================================== ====================
 """
 
@@ -55,7 +55,7 @@ def refusal(
     :param status: the response's status.
     :param request: the directives of the request.
     :param authorized: the request has an Authorization field.
-    :param directives: those of the response.
+    :param directives: the directives of the response.
     :param headers: the response's fields.
     :param configured: the policy sets a lifetime for this status.
     """

@@ -19,7 +19,7 @@ from .fields import Headers
 
 #: The fields, in lower case.
 TRACING = frozenset({"x-request-id", "traceparent", "tracestate"})
-#: Shorter parts of a value are in many answers by chance.
+#: The least length of a part that is looked for: shorter ones are in many answers by chance.
 _TELLING = 8
 _BETWEEN = re.compile(r"[^0-9A-Za-z]+")
 
@@ -40,7 +40,7 @@ def shown_fields(environ: Mapping[str, Any], names: Iterable[str], headers: Head
 
 
 def _forms(value: str) -> set[str]:
-    """Return the texts that show a value: itself as pages quote it, and its longer parts."""
+    """Return the texts that show a value: the value in all forms in which pages quote it, and its longer parts."""
     parts = [part for part in _BETWEEN.split(value) if len(part) >= _TELLING]
     whole = {value, html.escape(value), json.dumps(value)[1:-1], quote(value, encoding="latin-1"), value.strip()}
     return {form.lower() for form in (*whole, *parts) if form}

@@ -1,7 +1,7 @@
-"""Takes fields away from a response before it is stored, as ``unset=`` says. Pure.
+"""Removes the fields that ``unset=`` names from a response before it is stored. Pure.
 
-A cookie may be taken away if it makes no difference to the page, such as one for statistics, consent or a load balancer. These
-cookies stay, and keep the response out of the store:
+A cookie may be removed if it makes no difference to the page, such as one for statistics, consent or a load balancer. These cookies
+stay, and keep the response out of the store:
 
 =========================================== ====================================================================================
 cookie                                      why
@@ -22,7 +22,7 @@ from .fields import Headers, lines_of, vary_names
 from .tags import without_fields
 
 SET_COOKIE = "set-cookie"
-#: What the names of cookies contain by which a server knows a visitor again: ``PHPSESSID``, ``csrftoken``, ``connect.sid``.
+#: Parts of the names of cookies by which a server recognises a visitor: ``PHPSESSID``, ``csrftoken``, ``connect.sid``.
 _OF_LOGIN = re.compile(
     r"sess|auth|jwt|token|csrf|xsrf|login|remember|(^|[-_.])(identity|oidc|saml|sid|sso)($|[-_.])", re.IGNORECASE
 )
@@ -35,11 +35,11 @@ def cookies_set(headers: Headers) -> list[tuple[str, str]]:
 
 
 def cookie_refusal(headers: Headers, sessions: Collection[str] = (), *, is_varied: bool = True) -> Refusal | None:
-    """Return why the cookies of a response may not be taken away; ``None`` if they may, or if it sets none.
+    """Return why the cookies of a response may not be removed; ``None`` if they may, or if it sets none.
 
     :param headers: its fields.
     :param sessions: the names of the cookies in which the app keeps its sessions.
-    :param is_varied: ``Vary: Cookie`` tells of cookies that the page depends on; nothing else does so more precisely.
+    :param is_varied: ``Vary: Cookie`` counts; false if the cookies that the page depends on are known more precisely.
     """
     fields = tuple(headers)
     names = [name for name, _ in cookies_set(fields)]
@@ -52,7 +52,7 @@ def cookie_refusal(headers: Headers, sessions: Collection[str] = (), *, is_varie
 def sessions_set(headers: Headers, names: Collection[str]) -> list[tuple[str, str]]:
     """Return the Set-Cookie fields of a response for some cookies.
 
-    :param names: those of sessions that the app has left as they were.
+    :param names: the cookies of sessions that the app has left unchanged.
     """
     return [(name, value) for name, value in headers if name.lower() == SET_COOKIE and _cookie_of(value) in names]
 
@@ -69,7 +69,7 @@ def _cookie_of(value: str) -> str:
 def without_unset(headers: Headers, unset: Collection[str], refusal: Refusal | None) -> list[tuple[str, str]]:
     """Return the fields of a response without those that are unset.
 
-    :param unset: their names, in lower case.
-    :param refusal: why its cookies may not be taken away.
+    :param unset: the names of the unset fields, in lower case.
+    :param refusal: why the cookies may not be removed; ``None`` if they may.
     """
     return without_fields(headers, unset if refusal is None else [name for name in unset if name != SET_COOKIE])

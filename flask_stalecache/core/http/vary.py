@@ -40,7 +40,7 @@ def vary_with(headers: Headers, names: Iterable[str]) -> str | None:
     """Return the ``Vary`` of a response that also depends on other request fields; ``None`` if it stays as it is.
 
     :param headers: the response's fields.
-    :param names: the request fields, in lower case; a star replaces all names, since some caches only know it alone.
+    :param names: the request fields, in lower case; a star replaces all names, since some caches recognise it only alone.
     """
     fields, wanted = tuple(headers), set(names)
     named = vary_names(fields)
@@ -126,7 +126,7 @@ def weighed(value: str) -> str | None:
 
 
 def acceptable_of(value: str, known: Iterable[str]) -> str:
-    """Return an Accept-Encoding field that accepts the same of the known codings, and no others by name.
+    """Return an Accept-Encoding field that accepts the same known codings, and names no others.
 
     :param value: all lines of the field, joined by commas. A malformed one is returned unchanged.
     :param known: codings in lower case. A response with another coding must not be selected by the result.

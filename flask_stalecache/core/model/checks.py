@@ -30,7 +30,7 @@ def seconds(name: str, value: object) -> float:
     return float(value)
 
 
-#: Decorators of what has no request, and what to write there for a cookie or a value of the session.
+#: Decorators and tags that run without a request, and what to write there for a cookie or a value of the session.
 _OF_REQUESTS = {
     "memoize()": "a function is called without a request; give it the value as an argument, which is in the key",
     "{% cache %}": 'write the value after the name: {% cache 300, "name", session.lang %}',
@@ -55,7 +55,10 @@ def share(name: str, value: object) -> float:
 
 
 def names(name: str, value: object) -> tuple[str, ...]:
-    """Return a tuple of non-empty strings, or raise :class:`ConfigError`. A bare string is rejected: each letter would be one."""
+    """Return a tuple of non-empty strings, or raise :class:`ConfigError`.
+
+    A bare string is rejected: each letter would be a name.
+    """
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise ConfigError(f"{name}={value!r} is not a sequence of names: write for instance ({value!r},)")
     items = tuple(value)

@@ -51,14 +51,15 @@ class Entry:
     :param body: the bytes of the body.
     :param recipe: the data from which a refresh builds its request.
     :param calls: the keys of the fetch functions' values that it was made from.
-    :param by_file: its front end can serve it from its file, so that a large body need not be kept in memory.
+    :param by_file: its front end can serve the body from its file, so that a large one need not be kept in memory.
     :param stood_in: it was made with the fallback of a failed call.
-    :param holes: the places in the body that each visitor has for themselves, in their order.
+    :param holes: the places in the body that are filled for each visitor, in order.
     :param work: how much of its time the origin computed.
     :param file: the file of the body, if it is not in ``body``. Not stored.
     :param called: when the origin was called, in seconds since the start of the machine. Not stored; ``None`` if it was read from a
         store.
-    :param ended: a soft purge ended its freshness. Stored if another host has told so; otherwise the purge has a record here.
+    :param ended: its freshness was ended early, such as by a soft purge. Stored with the entry, since a host may have no record of
+        another host's purge.
     """
 
     key: str
@@ -164,7 +165,7 @@ class Entry:
     def outdates(self, other: Entry | None, now: float) -> bool:
         """Whether this fill replaces another one: its origin was called later, or the other one started in the future.
 
-        An entry from the future, stored before the clock stepped back, must not be eternal. A purge between the two fills tells
+        An entry from the future, stored before the clock stepped back, must not stay forever. A purge between the two fills shows
         their order without a clock.
         """
         if other is None or other.seq < self.seq or other.started <= self.started:

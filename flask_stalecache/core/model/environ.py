@@ -7,7 +7,7 @@ from typing import Any
 
 #: The URL variables of the request as it arrived, before inner middleware changed them.
 ARRIVED = "flask_stalecache.arrived"
-#: What the app behind a gateway reports of a request. Copies of the environ share it.
+#: The report on a request by the app behind a gateway. Copies of the environ share it.
 REPORT = "flask_stalecache.report"
 #: Set in every refresh, so that hooks can tell it from a visit.
 REFRESHING = "flask_stalecache.refreshing"
@@ -17,13 +17,13 @@ REPLAY = "flask_stalecache.replay"
 CONVERTED = "flask_stalecache.converted"
 #: Set in a request that warms the cache.
 WARMING = "flask_stalecache.warming"
-#: The session of a refresh: values that are in the key, and nothing else.
+#: The session of a refresh: only the values that are in the key.
 GIVEN_SESSION = "flask_stalecache.given_session"
-#: Set in a request that asks why it is answered as it is.
+#: Set in a request that is made to find out how and why it is answered.
 PROBE = "flask_stalecache.probe"
 
 
-#: The variables that say for which URL a request is. Middleware may change them.
+#: The variables that make up the URL of a request. Middleware may change them.
 URL_VARIABLES = ("wsgi.url_scheme", "HTTP_HOST", "SERVER_NAME", "SERVER_PORT", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
 
 
@@ -40,7 +40,7 @@ def as_arrived(environ: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def with_variables(environ: Mapping[str, Any], changes: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return an environ with some variables changed; ``None`` takes one away."""
+    """Return an environ with some variables changed; ``None`` removes one."""
     kept = {name: value for name, value in environ.items() if name not in changes}
     return {**kept, **{name: value for name, value in changes.items() if value is not None}}
 
@@ -71,5 +71,5 @@ def field_of(variable: str) -> str | None:
 
 
 def is_anybodys(variable: str) -> bool:
-    """Whether a variable of the environ says nothing about the visitor that the key does not say."""
+    """Whether a variable of the environ reveals nothing about the visitor beyond what the key contains."""
     return variable in _ANYBODYS or variable.startswith(_ANYBODYS_PREFIXES)

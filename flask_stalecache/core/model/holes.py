@@ -25,7 +25,7 @@ class HoleCall(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Its name for people: a tag without the digest of its body."""
+        """The name for people: that of a template tag without the digest of its body."""
         return self.name.partition("#")[0]
 
 
@@ -35,7 +35,7 @@ class Hole(NamedTuple):
     :ivar offset: its place in the body, in bytes.
     :ivar call: what fills it.
     :ivar encoding: how the result is encoded there.
-    :ivar number: holes with the same number have the result of one call.
+    :ivar number: holes with the same number share the result of one call.
     """
 
     offset: int
@@ -44,7 +44,7 @@ class Hole(NamedTuple):
     number: int
 
     def to_json(self) -> list[Any]:
-        """Return it as the head of an entry has it."""
+        """Return the hole as the head of an entry contains it."""
         return [self.offset, self.call.name, list(self.call.args), dict(self.call.kwargs), self.encoding, self.number]
 
     @classmethod
@@ -67,7 +67,7 @@ def labels_of(holes: Iterable[Hole]) -> tuple[str, ...]:
 
 
 def why_not_json(value: object, left: int = DEEPEST) -> str:
-    """Return why a value is no JSON value that is read as it was written; "" if it is one."""
+    """Return why a value would not be the same after it is written and read as JSON; "" if it would be."""
     if type(value) in _PLAIN or (type(value) is float and math.isfinite(value)):
         return ""
     if left and type(value) is list:

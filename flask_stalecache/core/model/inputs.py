@@ -10,13 +10,13 @@ from werkzeug.sansio.http import parse_cookie
 
 from .environ import environ_name
 
-#: Whether the session of a request has one of some keys.
+#: Returns whether the session of a request has at least one of some keys.
 HoldsKeys: TypeAlias = "Callable[[tuple[str, ...]], bool]"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestInputs:
-    """Names in a request: the *absent* names of an entry, or those because of which an answer was not stored.
+    """Names in a request: the *absent* names of an entry, or the names that kept an answer out of the store.
 
     :param cookies: cookie names.
     :param headers: request fields, in lower case.

@@ -1,9 +1,10 @@
-"""Tells ages and times from the future, where clocks may be wrong. Pure.
+"""The rules for clocks that may be wrong. Pure.
 
-All rules about a clock that was wrong are here:
+All of them are here:
 
 - A time that lies ahead of now was written while the wall clock was wrong. How long ago that was is unknown: an entry from the
-  future is stale, and a note from the future is ignored. Hosts that differ by some seconds are not wrong: :data:`AHEAD`.
+  future is stale, and a note from the future is ignored. A few seconds of difference between hosts do not count as wrong:
+  :data:`AHEAD`.
 - Decisions that must not come too early also use the clock that counts from the start of the machine: :class:`Uptime`.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Seconds that a time may lie ahead: clocks of hosts differ a little, and are put right in small steps.
+#: Seconds that a time may lie ahead: clocks of hosts differ a little, and are corrected in small steps.
 AHEAD = 10.0
 
 
@@ -26,19 +27,20 @@ def is_future(moment: float, now: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Uptime:
-    """A moment by the clock that counts from the start of the machine. Nobody sets it, and it runs on in standby.
+    """A moment by the clock that counts from the start of the machine. Nobody sets that clock, and it keeps running in standby.
 
     :param boot: the identifier of that start; "" if the system has none.
-    :param seconds: the seconds since then.
+    :param seconds: the seconds since that start.
     """
 
     boot: str
     seconds: float
 
     def is_past(self, span: float, now: Uptime) -> bool:
-        """Whether more than some seconds have passed since then, or the machine was started again.
+        """Whether more than some seconds have passed since the moment, or the machine was started again.
 
-        Without an identifier, a start shows only if the clock says less now. Otherwise the moment may be older than it seems.
+        Without an identifier, a restart shows only if the clock has a lower value now. Otherwise the moment may be older than it
+        seems.
 
         :param span: the seconds.
         :param now: the moment that counts as now.

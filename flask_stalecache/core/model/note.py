@@ -21,7 +21,7 @@ class Lasting(IntEnum):
     NOTHING = 0
     #: Code, rules or response fields forbid it: a confirmation shows when they no longer do.
     FIELDS = 1
-    #: The whole is too large: only an answer that states its size can show that it no longer is.
+    #: The whole answer is too large: only an answer that states its size can show that it no longer is.
     SIZE = 2
 
 
@@ -34,10 +34,10 @@ class Note:
     :param retry_at: the earliest time of the next call while an entry can be served.
     :param silent_until: the earliest time of the next call even if no entry can be served.
     :param unstorable_until: until then, requests for this key do not queue.
-    :param lasts: why an answer could not be stored, if that is likely to last. Until one can, the origin is sent conditions and
-        ranges of requests as they are.
-    :param kept_out: names because of which an answer was not stored. A request with one of them bypasses the queue.
-    :param names: the names by which it is purged, as an entry is.
+    :param lasts: why an answer could not be stored, if that is likely to last. Until an answer can be stored, conditions and
+        ranges of requests are sent to the origin unchanged.
+    :param kept_out: names that kept an answer out of the store. A request with one of them bypasses the queue.
+    :param names: the names by which the note is purged, like an entry.
     :param seq: the last purge number when it was written. A later hard purge of one of the names ends it.
     """
 
@@ -52,7 +52,7 @@ class Note:
     seq: int = field(default=0, compare=False)
 
     def backing_off(self, now: float) -> bool:
-        """Whether the next call has to wait. A clock that stepped back ends the pause, so that no pause is eternal."""
+        """Whether the next call has to wait. A clock that stepped back ends the pause, so that no pause lasts forever."""
         return self.written <= now < self.retry_at
 
     def silent(self, now: float) -> bool:
@@ -105,11 +105,11 @@ class Note:
         return replace(self._answered(now), unstorable_until=now + UNSTORABLE_FOR, lasts=lasts or self.lasts)
 
     def marked_personal(self, now: float, carried: RequestInputs) -> Note:
-        """Return the note after an answer that can't be stored because of what its request carried."""
+        """Return the note after an answer that can't be stored because of names that its request carried."""
         return replace(self._answered(now), kept_out=self.kept_out | carried, lasts=self.lasts)
 
     def marked_storable(self, now: float) -> Note:
-        """Return the note after a part of an answer, or a confirmation, whose whole could be stored."""
+        """Return the note after a part of an answer, or a confirmation, if the whole answer could be stored."""
         return self._answered(now)
 
     def _answered(self, now: float) -> Note:

@@ -35,7 +35,7 @@ NEVER_VARIED = {
     "cookie": "name those that matter, such as cookies=['lang']",
     "authorization": "requests with Authorization are always served live",
 }
-#: What no key has of a session, and why.
+#: Keys of the session whose values can't be in a cache key, and why.
 NEVER_IN_SESSION = {
     "_flashes": "messages are shown once, so a page that shows one is live",
     "_permanent": "how long a session lasts makes no difference to a page",
@@ -44,7 +44,7 @@ NEVER_IN_SESSION = {
 }
 #: A name of a cookie: a token (RFC 6265 section 4.1.1).
 COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-#: Fields that a stored response can't do without, and what to write instead.
+#: Fields that a stored response needs, and what to write instead of unsetting them.
 NEVER_UNSET = {
     **dict.fromkeys(("content-length", *HOP_BY_HOP), "it is never stored, but written again for each client"),
     **dict.fromkeys(("age", "date"), "caches further out count the age of the page from it"),
@@ -182,20 +182,20 @@ class Policy:
     :param statuses: status to lifetime in seconds (``None``: ``max_age``), added to the default 200, 301 and 308.
     :param vary: request fields that belong to the key, or a mapping of field to a normaliser of its value.
     :param cookies: the cookies that the page depends on: names, or a mapping of name to a normaliser of its value (``None`` without
-        the cookie). Their values are in the key. In the rules of ``GatewayCache`` no others are passed on to the app for a page
-        that is stored; ``()``: none is. Default: the app may use any cookie.
+        the cookie). Their values are in the key. In the rules of ``GatewayCache``, the app gets no other cookies for a page that is
+        stored; ``()``: it gets none. Default: the app may use any cookie.
     :param session: the keys of the session whose values the page depends on: names, or a mapping of key to a normaliser of its
-        value (``None`` without it). Not in the rules of ``GatewayCache``, which knows no sessions.
+        value (``None`` without it). Not in the rules of ``GatewayCache``, which has no sessions.
     :param ignored_parameters: query parameters that are not in the key: names or patterns such as ``utm_*``.
     :param sort_query: the order of the query parameters is not in the key; that of several values of one name is. Default false.
-    :param convert_head: HEAD is looked up as GET: if nothing is stored, the app is asked with GET, and its response is stored.
+    :param convert_head: HEAD is looked up as GET: if nothing is stored, the app is called with GET, and its response is stored.
         Only in rules of the gateway. Default false.
     :param key: a callable without arguments whose result replaces path and query in the key.
     :param unless: a callable without arguments; with a true result the request bypasses the cache.
     :param renew: a callable without arguments; with a true result the request skips the stored page, and its answer replaces it.
     :param response_filter: a callable of the response; with a false result the response is not stored.
-    :param unset: response fields that are taken away before the response is stored: neither its copies nor the client whose
-        request made it get them. A response that is not stored keeps them.
+    :param unset: response fields that are removed before the response is stored. The client whose request led to the response does
+        not get them either. A response that is not stored keeps them.
     :param tags: names by which the stored page can be purged; or a callable of the view's arguments that returns them.
     :param prefer_stale: serve a stale entry whatever its age; or a callable without arguments that decides. Default: configured.
     :param wait: the longest time in seconds that a request waits for a refresh, if a stale entry may be served instead. Default:
@@ -203,7 +203,7 @@ class Policy:
     :param refresh_ahead: the last seconds of freshness, in which a hit also queues a refresh. Default 0.
     :param jitter: the share of ``max_age``, 0 to 1, by which freshness is shortened at random. Default 0.1.
     :param lock_timeout: the longest time in seconds to wait for another request's call of the origin. Default: configured.
-    :param min_uses: the number of requests within a while from which on a page is stored, 1 to 255. Default 1.
+    :param min_uses: a page is stored from this number of requests on, counted over a limited time, 1 to 255. Default 1.
     :param ignore_session: the page does not depend on the session, although the view uses it. Default false.
     :param gateway: the gateway stores and serves it; hits do not enter the app. Default false.
     :raises ConfigError: naming the parameter, the value and what is accepted.

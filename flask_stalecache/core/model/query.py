@@ -89,7 +89,7 @@ class SortedQuery(NamePatterns):
 
 
 def query_in_key(ignored: Iterable[str], *, is_sorted: bool) -> NamePatterns:
-    """Return what of a query is in the keys of a view or rule.
+    """Return which part of a query is in the keys of a view or rule.
 
     :param ignored: names and patterns of parameters to ignore.
     :param is_sorted: the order of the parameters is not in the key.

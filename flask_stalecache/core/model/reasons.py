@@ -1,12 +1,12 @@
-"""Reasons not to store an answer, to bypass the cache, and to call the origin: each answer that is no hit has one of them.
+"""Reasons not to store an answer, to bypass the cache, and not to answer with a hit: each answer that is no hit has one of them.
 
-A new reason is a new member here. The front ends decide; the log, ``Cache-Status``, the counters, the CLI and the dashboard take
-their texts from here.
+A new reason is a new member here. The front ends choose the reason; the log, ``Cache-Status``, the counters, the CLI and the
+dashboard take their texts from here.
 
 ============================ ==========================================================================================
 :class:`StoreRefusal`        why an answer was not stored; with its subject (a status, a field name) it is a :class:`Refusal`
 :class:`BypassReason`        why a request was answered without looking into the store
-:class:`MissReason`          why the origin was called for an answer that was stored, or that others are served too
+:class:`MissReason`          why a request that may be answered from the store was no hit
 ============================ ==========================================================================================
 """
 
@@ -33,7 +33,7 @@ class StoreRefusal(Enum):
         self.advice = advice
         self.has_fixed_subjects = has_fixed_subjects
 
-    # The origin failed: what is stored is kept.
+    # The origin failed: the stored entry is kept.
     FAILED_STATUS = ("status {}",)
     FAILED = ("its origin has failed",)
     RAISED = ("its origin raised {}",)
@@ -210,7 +210,7 @@ class StoreRefusal(Enum):
         return "its value can't be stored" if self.text == "{}" else self.text.replace("{}", "…")
 
 
-#: No policy could store the answers of this page, unless its code or its rules change.
+#: Reasons for which no policy could store the answers of the page, unless its code or its rules change.
 NEVER_STORED = frozenset(
     {
         StoreRefusal.NO_LIFETIME,
@@ -220,7 +220,7 @@ NEVER_STORED = frozenset(
         StoreRefusal.ANSWERED_BY_CACHED,
     }
 )
-#: They are about the page, and stay until its code, its rules or its size change.
+#: Reasons about the page, which remain until its code, its rules or its size change.
 LASTING = NEVER_STORED - {StoreRefusal.NO_LIFETIME} | {
     StoreRefusal.CACHE_CONTROL,
     StoreRefusal.VARY_STAR,
@@ -240,7 +240,7 @@ LASTING = NEVER_STORED - {StoreRefusal.NO_LIFETIME} | {
     StoreRefusal.USED_WRITE,
     StoreRefusal.TOO_LARGE,
 }
-#: They are about one request, or about this moment: the next answer may be stored.
+#: Reasons about one request, or about this moment: the next answer may be stored.
 ABOUT_ONE_REQUEST = frozenset(
     {
         StoreRefusal.NOT_GET,
@@ -335,9 +335,9 @@ class BypassReason(Enum):
     )
     #: The connection becomes something else than HTTP (RFC 9110 section 7.8).
     UPGRADE = ("bypass", "the request asks for another protocol")
-    #: A refresh of ours, on its way to the view that it renews.
+    #: A refresh of ours, on its way to the view whose page it renews.
     REPLAY = ("bypass", "the request is a refresh")
-    #: Only sent on: no copy of ours answers it.
+    #: The request is only forwarded: no stored response answers it.
     PART_OR_CONDITION = ("bypass", "the request asks for a part, or sets a condition that no copy answers")
 
     @property
@@ -352,7 +352,7 @@ class BypassReason(Enum):
 
 
 class MissReason(Enum):
-    """Why the origin was called for an answer that was stored, or that others are served too.
+    """Why a request that may be answered from the store was no hit.
 
     :ivar text: the reason, as the CLI and the dashboard show it.
     """
@@ -390,7 +390,7 @@ BY_CODE = {code_of(reason): reason for reason in REASONS}
 
 
 def reason_of_names(names: RequestInputs) -> StoreRefusal:
-    """Return the reason by which an answer is counted that depends on names in its request."""
+    """Return the reason under which an answer is counted if it depends on names in its request."""
     if names.cookies:
         return StoreRefusal.CARRIES_COOKIE
     if names.session:

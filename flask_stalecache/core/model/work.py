@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: The least share of its time, and seconds, that an origin computes that is said to compute.
+#: An origin counts as computing if it computes for at least this share of its time, and for at least so many seconds.
 LEAST_SHARE, LEAST_SECONDS = 0.5, 0.05
 
 
 class Work(NamedTuple):
     """The work of one call of an origin.
 
-    :ivar seconds: the time of a processor that its thread took.
-    :ivar share: the share of its duration in which it computed, or would have if it had been alone: 0 to 1.
+    :ivar seconds: the processor time of its thread.
+    :ivar share: the share of its duration in which it computed, or would have computed alone: 0 to 1.
     """
 
     seconds: float = 0.0
@@ -27,20 +27,20 @@ class Work(NamedTuple):
         return self.share >= LEAST_SHARE and self.seconds >= LEAST_SECONDS
 
 
-#: Of what was not measured.
+#: The work of a call that was not measured.
 NO_WORK = Work()
 
 
 def measured(own: float, took: float, all_threads: float, running: int, ready: float = 0.0) -> Work:
     """Return the work of a call that shared the interpreter with others.
 
-    Threads that compute share it, so that each of four has a quarter of it. The share is corrected by the number of calls that ran
-    meanwhile, as far as other threads did compute: calls that wait leave the interpreter to the others. On a busy machine a thread
-    also waits for a processor; that time counts as computed, for the other threads in proportion.
+    Threads that compute share the interpreter, so that each of four has a quarter of it. The share is corrected by the number of
+    calls that ran at the same time, as far as other threads did compute: calls that wait leave the interpreter to the others. On a
+    busy machine a thread also waits for a processor; that time counts as computed, for the other threads in proportion.
 
-    :param own: seconds of a processor that its thread took.
+    :param own: processor seconds of its thread.
     :param took: its duration in seconds.
-    :param all_threads: seconds of processors that all threads of the process took meanwhile.
+    :param all_threads: processor seconds of all threads of the process in that time.
     :param running: the calls of origins that ran at the same time, this one included.
     :param ready: seconds that its thread has waited for a processor.
     """
@@ -53,13 +53,13 @@ def measured(own: float, took: float, all_threads: float, running: int, ready: f
 
 
 def rest_after(own: float, took: float, all_threads: float) -> float:
-    """Return the seconds for which no refresh computes after a turn: refreshes without end must leave visitors some time.
+    """Return the seconds for which no refresh computes after a turn: an endless series of refreshes must leave visitors some time.
 
-    The rest is as long as other threads were busy meanwhile, since those served visitors, but not longer than the turn. Without
-    visitors there is none, and a wait for a third party does not count.
+    The rest is as long as other threads were busy during the turn, since those served visitors, but not longer than the turn.
+    Without visitors there is none, and a wait for a third party does not count.
 
-    :param own: seconds of a processor that the thread of the turn took.
+    :param own: processor seconds of the thread of the turn.
     :param took: the duration of the turn in seconds.
-    :param all_threads: seconds of processors that all threads of the process took meanwhile.
+    :param all_threads: processor seconds of all threads of the process during the turn.
     """
     return max(0.0, min(all_threads - own, took))

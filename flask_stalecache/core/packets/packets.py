@@ -23,10 +23,10 @@ _PACKET = struct.Struct(">4sB20s8sHd")
 _REPLY = struct.Struct(">4sB20s")
 #: Bytes of a packet and of a reply.
 SIZE, REPLY_SIZE = _PACKET.size, _REPLY.size
-#: The groups that take turns: names of endpoints and functions are mapped to so many.
+#: The number of groups that take turns. Names of endpoints and functions are mapped to these groups.
 GROUPS = 1024
 _SERIAL_DIGITS = 16
-#: The names of sockets begin so.
+#: The beginning of the names of sockets.
 PREFIX = "worker-"
 
 
@@ -34,11 +34,11 @@ class Packet(NamedTuple):
     """A refresh or a warming request on its way to the worker.
 
     :ivar kind: the front end that makes the entry.
-    :ivar address: the digest of its key; of a warming request, the name that its files have.
-    :ivar serial: the entry that is stored now. A warming request has any.
-    :ivar group: the number of what it belongs to, such as an endpoint.
-    :ivar rank: how much it is asked for: see ``engine.scheduling.fair_queue``.
-    :ivar is_forced: it is run even if the entry is fresh, for a batch, which is told of its end.
+    :ivar address: the digest of the entry's key; for a warming request, the digest in the names of its files.
+    :ivar serial: the serial of the stored entry; for a warming request, any value.
+    :ivar group: the number of its group, such as an endpoint.
+    :ivar rank: the rank of the demand for it: see ``engine.scheduling.fair_queue``.
+    :ivar is_forced: it is run even if the entry is fresh, for a batch, which gets a reply when it has ended.
     :ivar is_warming: it is a warming request.
     """
 
@@ -51,7 +51,7 @@ class Packet(NamedTuple):
     is_warming: bool = False
 
     def encode(self) -> bytes | None:
-        """Return its bytes; ``None`` if the serial has another form than those of this version of the package."""
+        """Return the bytes of the packet; ``None`` if the serial has another form than in this version of the package."""
         serial = _bytes_of(self.serial) if len(self.serial) == _SERIAL_DIGITS else None
         if serial is None:
             return None
@@ -73,11 +73,11 @@ class Packet(NamedTuple):
 class Said(Enum):
     """The worker's reply to a packet."""
 
-    #: It waits or runs.
+    #: The work waits or runs.
     TAKEN = 1
-    #: The worker can't run it: something of its code differs.
+    #: The worker does not run it: something in its code differs, or it had to drop the packet.
     REFUSED = 2
-    #: It has ended. Said of what is forced.
+    #: The work has ended. Sent only for forced work.
     ENDED = 3
 
 
@@ -87,7 +87,7 @@ def encode_reply(said: Said, address: str) -> bytes:
 
 
 def decode_reply(data: bytes) -> tuple[Said, str] | None:
-    """Return a reply and the address that it is about; ``None`` if the bytes are not a reply."""
+    """Return a reply and the address of its packet; ``None`` if the bytes are not a reply."""
     if len(data) != REPLY_SIZE:
         return None
     magic, said, address = _REPLY.unpack(data)
@@ -103,7 +103,7 @@ def group_of(group: object) -> int:
 def socket_name(app: str, version: str) -> str:
     """Return the name of the socket in the cache directory at which the worker of an app listens.
 
-    Each version has one of its own: while a deploy goes on, processes of both versions have a worker that makes their pages.
+    Each version has its own socket: during a deploy, processes of both versions have a worker that makes their pages.
     """
     return f"{PREFIX}{digest(ascii((FORM, app, version)))[:12]}"
 

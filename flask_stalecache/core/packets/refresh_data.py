@@ -10,9 +10,9 @@ from typing import Any
 
 from ..addressing.keys import is_digest
 
-#: The form of the data. A process with another one refuses it.
+#: The version of the data format. A process with another version refuses the data.
 FORM = 1
-#: Characters of a name at most: it comes from outside.
+#: The greatest length of a name in characters: names come from outside.
 _LONGEST = 500
 
 
@@ -32,9 +32,9 @@ class RefreshData:
     :param version: the version of the app.
     :param kind: the front end that makes the entry.
     :param address: the digest of its key.
-    :param serial: the entry that is stored now. If another one has replaced it, there is nothing to do.
-    :param is_forced: it is run even if the entry is fresh or its origin is backing off. Not for queues.
-    :param expires: when it is no longer waited for, in seconds since the epoch.
+    :param serial: the serial of the stored entry. If another entry has replaced it, there is nothing to do.
+    :param is_forced: the refresh is run even if the entry is fresh or its origin is backing off. Not in the data for queues.
+    :param expires: from when on the refresh is no longer run, in seconds since the epoch.
     """
 
     app: str
@@ -47,7 +47,7 @@ class RefreshData:
 
     @property
     def mark(self) -> str:
-        """The name by which it is marked as queued: another entry of the key has another one."""
+        """The name under which the refresh is marked as queued. Each entry of a key has a different name."""
         return f"{self.address} {self.serial}"
 
     def to_json(self) -> dict[str, Any]:

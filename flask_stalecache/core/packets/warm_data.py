@@ -14,9 +14,9 @@ from ..addressing.purge_names import DEFAULT_PORTS
 from ..addressing.recipe import IN_EVERY_KEY, PageRecipe
 from ..model.environ import field_of
 
-#: The form of the data. A process with another one refuses it.
+#: The version of the data format. A process with another version refuses the data.
 FORM = 1
-#: Bytes of a request at most. A longer one is sent by the process that has it.
+#: The greatest size of a request in bytes. A larger one is sent by the process that has it.
 LARGEST = 64 * 1024
 #: The names in the cache directory of requests and their outcomes, also while they are written.
 FILES = re.compile(r"warm-[0-9a-f]{40}(\.done)?(\.[0-9a-f]{16}\.tmp)?")
@@ -25,8 +25,8 @@ FILES = re.compile(r"warm-[0-9a-f]{40}(\.done)?(\.[0-9a-f]{16}\.tmp)?")
 def file_name(address: str, *, is_done: bool = False) -> str:
     """Return the name of the file with a request, or with its outcome.
 
-    :param address: what tells it from all others, in the form of a digest.
-    :raises ValueError: for another form: it becomes the name of a file.
+    :param address: a unique identifier of the request, in the form of a digest.
+    :raises ValueError: for another form, since the address becomes part of a file name.
     """
     if not is_digest(address):
         raise ValueError(f"address={address!r:.60} is not a digest")
@@ -92,7 +92,7 @@ def _recipe(data: Mapping[Any, Any]) -> PageRecipe:
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"its recipe is invalid: {error!r:.200}") from None
     is_whole = not recipe.digests and not recipe.session_digests
-    # What may be in the key only. All other fields are checked like those that a caller gives.
+    # Only fields that every key has. All other fields are checked like those that a caller gives.
     if recipe.scheme not in DEFAULT_PORTS or not is_whole or not {name for name, _ in recipe.fields} <= IN_EVERY_KEY:
         raise ValueError("its recipe is not that of a warming request")
     return recipe

@@ -15,7 +15,7 @@ Range beyond the body                              GET    UNSATISFIABLE
 ================================================== ====== ================
 
 If-Match and If-Unmodified-Since are conditions on the origin's current state. A cache may ignore them (RFC 9110 section 13.1.1),
-but a client that sends them with a Range appends the range to what it has.
+but a client that sends them with a Range appends the range to the part that it has.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def select(method: str, get: Lookup, status: int, headers: Headers, answered: fl
 def select_of_new(method: str, get: Lookup, status: int, headers: Headers, answered: float, size: int | None) -> Selected:
     """Return how much of a response that has just been made answers a request.
 
-    Without Last-Modified, If-Modified-Since does not count: only of a stored response the Date tells that it has not changed since
-    (RFC 9110 section 13.1.3, RFC 9111 section 4.3.2).
+    Without Last-Modified, If-Modified-Since does not count: only for a stored response does the Date show that it has not changed
+    since then (RFC 9110 section 13.1.3, RFC 9111 section 4.3.2).
     """
     fields = tuple(headers)
     is_dated = first_of(fields, "last-modified") is not None
@@ -141,14 +141,14 @@ _OF_CONTENT = frozenset(
         "content-range", "content-type", "digest", "repr-digest",
     }
 )  # fmt: skip
-#: Fields by which a cache would keep a 416 for the page.
+#: Fields that would let a cache store a 416 as the page.
 _OF_FRESHNESS = frozenset({"cache-control", "etag", "expires", "last-modified", *TARGETED_FIELDS})
 
 
 def without_content(headers: Headers, *, with_freshness: bool = True) -> list[tuple[str, str]]:
-    """Return the fields of a whole response without those about its body: its cookies, and those for its visitor, stay.
+    """Return the fields of a whole response without those about its body. Cookies and other fields for the visitor stay.
 
-    :param with_freshness: with its validators and its lifetime.
+    :param with_freshness: keep its validators and its lifetime.
     """
     left_out = _OF_CONTENT if with_freshness else _OF_CONTENT | _OF_FRESHNESS
     return [(name, value) for name, value in headers if name.lower() not in left_out]
@@ -160,7 +160,7 @@ def fields_of_416(selected: Selected) -> list[tuple[str, str]]:
 
 
 def with_accept_ranges(status: int, headers: Headers) -> list[tuple[str, str]]:
-    """Return the fields of a whole response of known size, and tell that ranges of bytes are cut from it if they are."""
+    """Return the fields of a whole response of known size, with Accept-Ranges if ranges of bytes may be cut from it."""
     fields = list(headers)
     if status == 200 and accepts_ranges(fields) and first_of(fields, "accept-ranges") is None:
         fields.append(("Accept-Ranges", "bytes"))

@@ -1,4 +1,4 @@
-"""Tells other caches that a response is no longer fresh, although its own lifetime has not passed. Pure.
+"""Sets the lifetime of a response to 0 for other caches, if its freshness has ended early. Pure.
 
 A soft purge or a deploy ends freshness early. Caches that get the old response must not keep it for the rest of its lifetime:
 

@@ -1,11 +1,11 @@
-"""The fields of a page with filled holes, which belongs to one visitor, whatever the stored page says. Pure.
+"""The fields of a page with filled holes, which belongs to one visitor, whatever the fields of the stored page are. Pure.
 
 ================================================================ =================================================================
 field                                                            what is sent
 ================================================================ =================================================================
 ``Cache-Control``                                                ``private, no-cache``; ``no-store`` and ``no-transform`` are kept
 ``Expires``, targeted fields (RFC 9213), those of edges          nothing: a browser would show the page after the visitor has left
-``ETag``, ``Last-Modified``, digests of the content              nothing: they are those of the stored body
+``ETag``, ``Last-Modified``, digests of the content              nothing: they describe the stored body
 ``Content-Length``, ``Accept-Ranges``                            nothing: each visitor's body has a length of its own
 ================================================================ =================================================================
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 from ..http.cache_control import response_directives
 from ..http.fields import Headers, lines_of
 
-#: They tell of the bytes of a body.
+#: Fields that describe the bytes of a body.
 OF_BODY = frozenset({"accept-ranges", "content-digest", "content-length", "content-md5", "digest", "etag", "repr-digest"})
 _OF_LIFETIME = frozenset({"edge-control", "expires", "last-modified", "surrogate-control", "x-accel-expires"})
 _KEPT = ("no-store", "no-transform")
@@ -36,11 +36,11 @@ def private_fields(headers: Headers) -> list[tuple[str, str]]:
 
 
 def is_private(headers: Headers) -> bool:
-    """Whether fields say that of a response."""
+    """Whether fields are those of one visitor's response, as :func:`private_fields` returns them."""
     is_said = False
     for name, value in headers:
         if _is_of_lifetime(name.lower()):
-            # One that hooks have added comes last.
+            # A field that hooks have added comes after ours.
             if is_said or not value.startswith("private, no-cache"):
                 return False
             is_said = True
@@ -48,7 +48,7 @@ def is_private(headers: Headers) -> bool:
 
 
 def without_lengths(headers: Headers) -> list[tuple[str, str]]:
-    """Return fields without those that tell of the bytes of a body."""
+    """Return fields without those that describe the bytes of a body."""
     return [(name, value) for name, value in headers if name.lower() not in OF_BODY]
 
 

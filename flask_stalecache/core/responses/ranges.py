@@ -10,7 +10,7 @@ from ..http.fields import Headers, first_of, listed
 #: The unit is case-insensitive. As in any list, there may be empty members around the range (RFC 9110 sections 14.1, 5.6.1).
 _SINGLE = re.compile(r"[ \t]*bytes=[ \t,]*(\d*)-(\d*)[ \t,]*", re.ASCII | re.IGNORECASE)
 
-#: A range that a 206 has, and the size of the whole (RFC 9110 section 14.4).
+#: The range in a 206, and the size of the whole body (RFC 9110 section 14.4).
 _CONTENT_RANGE = re.compile(r"bytes +(?:\d+-\d+|\*)/(\d{1,18})", re.ASCII | re.IGNORECASE)
 
 _ABOUT_RANGES = frozenset({"accept-ranges", "content-range"})
@@ -49,7 +49,7 @@ def _suffix(length: int, size: int) -> slice | None:
 
 
 def accepts_ranges(headers: Headers) -> bool:
-    """Whether a range of bytes may be cut from a whole response: the app has not said ``Accept-Ranges: none``, or another unit."""
+    """Whether a range of bytes may be cut from a response: it has no Content-Range, and no Accept-Ranges without ``bytes``."""
     for name, value in headers:
         if name.lower() in _ABOUT_RANGES and (name.lower() != "accept-ranges" or "bytes" not in listed(value)):
             return False
@@ -57,7 +57,7 @@ def accepts_ranges(headers: Headers) -> bool:
 
 
 def whole_size(headers: Headers) -> int | None:
-    """Return the size of the whole body that a 206 or 416 is about, in bytes; ``None`` if it does not tell."""
+    """Return the size in bytes of the whole body that a 206 or 416 is about; ``None`` if its fields do not state it."""
     match = _CONTENT_RANGE.fullmatch((first_of(headers, "content-range") or "").strip())
     return None if match is None else int(match[1])
 
@@ -77,17 +77,17 @@ class RangeCutter:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more of the body is in the range."""
+        """Whether the rest of the body is outside of the range."""
         return bool(self._position >= self._part.stop)
 
     def piece(self, chunk: bytes) -> bytes:
-        """Return what of the next chunk is in the range."""
+        """Return the part of the next chunk that is in the range."""
         begun, self._position = self._position, self._position + len(chunk)
         return chunk[max(0, self._part.start - begun) : max(0, self._part.stop - begun)]
 
 
 def cut(chunks: Iterable[bytes], part: slice) -> Iterator[bytes]:
-    """Yield the chunks of a range of a body. What comes after the range is not read.
+    """Yield the chunks of a range of a body. The body is not read beyond the range.
 
     :param chunks: the whole body.
     :param part: the range, with both ends.

@@ -98,7 +98,7 @@ class Validators:
         return modified is not None and condition == self.last_modified and self.date - modified >= 1
 
     def _is_still(self, get: Lookup) -> bool:
-        """Whether it is what the client expects, by If-Match with strong comparison, otherwise by If-Unmodified-Since."""
+        """Whether the response is what the client expects: by If-Match with strong comparison, otherwise by If-Unmodified-Since."""
         expected = get("if-match")
         if expected is not None:
             strong = {tag[0] for tag in _WHOLE_TAG.finditer(expected) if not tag[0].startswith("W/")}
@@ -139,7 +139,7 @@ def renewed(stored: Headers, new: Headers) -> tuple[tuple[str, str], ...] | None
     never stored. A stored Date and Age are always dropped, since they describe the older response.
 
     :param stored: the stored response's fields.
-    :param new: those of the 304.
+    :param new: the fields of the 304.
     """
     before, came = tuple(stored), tuple(new)
     if not _is_about(before, first_of(came, "etag")):

@@ -1,4 +1,4 @@
-"""The line to write so that an answer is stored. It differs between the front ends. Pure.
+"""The advice on what to write so that an answer is stored. It differs between the front ends. Pure.
 
 ================ ===========================================================================
 reason           :func:`fix_of`: this table, else the advice of the reason itself
@@ -19,7 +19,7 @@ from ..model.reasons import BypassReason, Reason, Refusal, StoreRefusal
 
 
 class FrontEnd(Enum):
-    """The front end that an answer came by.
+    """The front end that gave an answer.
 
     :ivar place: where a parameter such as ``vary`` is written.
     """
@@ -40,7 +40,7 @@ _IS_EVERYBODYS = "leave it out of its Cache-Control if the page is the same for 
 _COOKIE = "set it in another view, or write unset=['Set-Cookie'] in {} if no visitor needs it"
 _LIFETIME = "list the status in {}: statuses={STATUS: seconds}"
 _OF_STATUS = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.STATUS_NOT_LISTED})
-#: The statuses of pages that are worth a lifetime. Others send the client elsewhere, or say that something is wrong.
+#: The statuses of pages that are worth a lifetime. Other statuses send the client elsewhere, or report an error.
 _OF_PAGES = frozenset({"200", "203", "204", "300", "301", "308", "404", "405", "410", "451"})
 _EVERYWHERE: Mapping[Reason, str] = {
     StoreRefusal.SHOWS_MAYBE_RANDOM: StoreRefusal.SHOWS_RANDOM.advice,
@@ -59,7 +59,7 @@ _EVERYWHERE: Mapping[Reason, str] = {
     BypassReason.UNLESS: "let unless return False",
     BypassReason.KEY: "let key= return a string, a number or a tuple of those, and normalisers a string; the log has the error",
 }
-#: Where a front end wants something else than its reason says for all.
+#: Advice for one front end where it differs from the advice for all.
 _AT: Mapping[tuple[FrontEnd, Reason], str] = {
     (FrontEnd.RULES, StoreRefusal.NOTHING_SAID): "give it a rule in STALECACHE_GATEWAY, or @cache.cached(max_age=…)",
     (FrontEnd.WSGI, StoreRefusal.NOTHING_SAID): "give it a rule in GatewayCache(rules=…), or let it say Cache-Control: max-age=…",
@@ -79,7 +79,7 @@ _AT: Mapping[tuple[FrontEnd, Reason], str] = {
 def fix_of(refusal: Refusal, front: FrontEnd) -> str:
     """Return what to write so that an answer is stored; "" if nothing in the code keeps it out of the store.
 
-    :param front: the front end that it came by.
+    :param front: the front end that gave the answer.
     """
     if refusal.reason in _OF_STATUS and refusal.subject:
         told = fix_of_reason(refusal.reason, front) if refusal.subject in _OF_PAGES else ""
@@ -126,7 +126,7 @@ class InputKind(str, Enum):
 def fix_of_name(kind: InputKind, name: str, front: FrontEnd) -> str:
     """Return what to write so that a page is stored although it depends on a name of the request.
 
-    :param front: the front end that the answer came by.
+    :param front: the front end that gave the answer.
     """
     match kind:
         case InputKind.SESSION if name == "csrf_token":
@@ -147,7 +147,7 @@ def fix_of_name(kind: InputKind, name: str, front: FrontEnd) -> str:
 def or_named(kind: InputKind, name: str, front: FrontEnd) -> str:
     """Return what to write so that the value of a cookie or of the session is in the key; "" if it differs for each visitor.
 
-    :param front: the front end that the answer came by.
+    :param front: the front end that gave the answer.
     """
     if tells_who(name):
         return ""

@@ -1,6 +1,6 @@
 """Cacheability hints, set by the code that builds a response. They can only restrict how it is stored. Pure.
 
-Hints also apply to what is built around the response: a page inherits those of the values that it is made from.
+Hints also apply to responses that are built around this one: a page inherits the hints of the values that it is made from.
 
 =============================== =====================================================================
 hint                            effect
@@ -34,7 +34,7 @@ class Cacheability:
 
     :param around: the hints of the response around this one, if any. They receive the same hints.
     :param in_background: the call is a refresh, for which no client waits.
-    :param is_of_request: they surround a whole request, so that those given so far hold for the page of its view too.
+    :param is_of_request: the hints are for a whole request: those given before its view runs also apply to the page of the view.
     :ivar forbidden: the response must not be stored.
     :ivar max_age: the longest freshness, in seconds; ``None``: no limit was set.
     :ivar tags: names by which it can be purged.
@@ -104,7 +104,7 @@ class Cacheability:
             self._around.stand_in(retry_at)
 
     def absorb(self, other: Cacheability) -> None:
-        """Take over the hints that were given to another object so far."""
+        """Add the hints that another object has collected so far."""
         self.tag(other.tags)
         for key in other.calls:
             self.made_from(key)
@@ -198,7 +198,7 @@ def collected_by(word: Cacheability) -> Iterator[None]:
     """Collect hints with an existing object, for a response that is built in several steps."""
     before = _spoken.get()
     try:
-        # In the block: as soon as it is set, a signal's handler may raise. What comes later would count as part of this.
+        # Inside the try: a signal's handler may raise as soon as it is set. If it were not reset, later hints would be added here.
         _spoken.set(word)
         yield
     finally:
@@ -206,7 +206,7 @@ def collected_by(word: Cacheability) -> Iterator[None]:
 
 
 def unheard(function: Callable[[], T]) -> T:
-    """Call a function whose hints are for no response: a callable that decides about the cache."""
+    """Call a function and ignore its hints, since they are for no response: a callable that decides about the cache."""
     with collected_by(_UNHEARD):
         return function()
 

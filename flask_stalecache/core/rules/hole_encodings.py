@@ -10,7 +10,7 @@ one or two of these steps, and a charset. A mark that was written in any other w
 ``json``        ``json.dumps``, within its quotes; ``json-raw`` without ``ensure_ascii``
 ``tojson``      Flask's and Jinja's filter; ``tojson-raw`` likewise
 ``json-tag``    ``json.dumps`` with ``</`` as ``<\\/``
-``url …``       percent-encoded, but for the characters that are named
+``url …``       percent-encoded, except for the named characters
 ==============  ========================================================
 """
 
@@ -24,7 +24,7 @@ from urllib.parse import quote, quote_plus
 
 from markupsafe import escape
 
-#: Each encoding writes them in its own way.
+#: Characters that each encoding writes in its own way.
 PROBES = "\u2039\"\u00e9'&% \n</\\>#+=?:;"
 #: The encoding of a text that stands in the body as it is.
 AS_IT_IS = ""
@@ -33,7 +33,7 @@ _TO_JSON = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "'": "\\u0027"}
 
 
 def _html(text: str) -> str:
-    # Of a Markup, it returns the text as it is.
+    # escape() returns a Markup unchanged.
     return str(escape(text))
 
 
@@ -88,13 +88,13 @@ def encoder(encoding: str) -> Callable[[str], bytes]:
     names = written.split(",") if written else []
     steps, into = [_STEPS[name] for name in names], _CHARSETS[charset or "utf-8"]
     if names == ["html"]:
-        # Nearly all are.
+        # Nearly all holes have this encoding.
         return lambda text: into(escape(text))
     is_html = [name == "html" for name in names]
 
     def write(text: str) -> bytes:
         for step, keeps_markup in zip(steps, is_html, strict=True):
-            # The methods of a Markup escape what they are given.
+            # The methods of a Markup escape their arguments.
             text = step(text if keeps_markup else str(text))
         return into(str(text))
 
@@ -115,7 +115,7 @@ def _forms() -> tuple[dict[bytes, str], tuple[int, ...]]:
     for charset in _CHARSETS:
         for step in steps:
             encoding = f"{step}|{charset}" if charset != "utf-8" else f"{step}|"
-            # The shorter way comes first.
+            # The encoding with fewer steps comes first.
             forms.setdefault(encode(PROBES, encoding), encoding)
     return forms, tuple(sorted({len(form) for form in forms}, reverse=True))
 

@@ -1,6 +1,6 @@
 """The marks that holes leave in a page while it is made. They are cut out before anything is stored. Pure.
 
-Nobody can write a mark by hand: each fill has a token of its own that nobody has seen. A mark of another fill is text.
+Nobody can forge a mark: each fill has a secret token of its own. A mark of another fill counts as text.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _FOREIGN = re.compile(_TOKEN.encode() + rb"[0-9a-f]{20}Zr\d+z")
 _NUMBER = re.compile(rb"(\d{1,6})z")
 #: Holes in one page at most.
 MOST = 1000
-#: Modules that encode a text, and look at it for that.
+#: Modules that read a text only to encode it.
 _ENCODERS = frozenset({"urllib.parse", "html", "json.encoder", "jinja2.utils"})
-#: What tells nothing of a text: it ends up in the body.
+#: Methods that reveal nothing about a text: their result ends up in the body.
 _HARMLESS = frozenset({"encode"})
 
 
@@ -32,9 +32,9 @@ class HoleMarks:
     """The marks of one fill.
 
     :param chance: 20 hexadecimal digits that can't be guessed.
-    :ivar calls: what was asked for, by number.
-    :ivar altered: why the marks do not tell where the holes are; "" as far as nothing says so.
-    :ivar taken: a mark that need not be in the body may be in it, since it was asked for.
+    :ivar calls: the calls of the holes, by number.
+    :ivar altered: why the places of the holes can't be found by the marks; "" as long as nothing is known to prevent it.
+    :ivar taken: an optional mark may be in the body, since code could have read it.
     """
 
     __slots__ = ("_must_show", "_token", "altered", "calls", "taken")
@@ -50,7 +50,8 @@ class HoleMarks:
     def mark(self, call: HoleCall, *, must_show: bool = True) -> HoleMark:
         """Return the mark of a hole.
 
-        :param must_show: it has to be in the body. That of a token does not: each form makes one that may not be shown.
+        :param must_show: the mark has to be in the body. The mark of a token need not be: each form makes a token, even if it is
+            not shown.
         """
         number = len(self.calls)
         if number >= MOST:
@@ -67,12 +68,12 @@ class HoleMarks:
 
     @property
     def are_shown(self) -> bool:
-        """Whether one of them has to be in the body."""
+        """Whether one of the marks has to be in the body."""
         return bool(self._must_show)
 
     @property
     def are_used(self) -> bool:
-        """Whether one of them may be in the body, or was altered."""
+        """Whether one of the marks may be in the body, or was altered."""
         return bool(self._must_show or self.taken or self.altered)
 
     def is_in(self, text: str) -> bool:
@@ -109,7 +110,7 @@ class HoleMarks:
         missing = self._must_show - found
         if missing:
             self.altered = f"what the hole {self.calls[min(missing)].label} returns is not in the body as it is"
-        # A half of a mark, or one in other letters.
+        # A part of a mark, or a mark whose case was changed.
         lowered, token = clean.lower(), self._token.lower().encode()
         parts = [token[:6], *(token[start : start + 8] for start in range(4, len(token) - 8, 6))]
         if any(part in lowered for part in parts):
@@ -117,7 +118,7 @@ class HoleMarks:
 
 
 class HoleMark(str):
-    """The value of a hole while a page is made for the store: a text that code may show, but not look at."""
+    """The value of a hole while a page is made for the store: a text that code may output, but not examine."""
 
     __slots__ = ("__dict__",)
 
@@ -125,7 +126,7 @@ class HoleMark(str):
         return str(escape(str.__str__(self)))
 
     def __add__(self, other: str) -> str:
-        # As of a text and a Markup, which escapes the text.
+        # Like a plain text before a Markup, which escapes the text.
         if hasattr(other, "__html__") and not isinstance(other, HoleMark):
             return other.__radd__(self)  # type: ignore[attr-defined,no-any-return]
         return str.__add__(self, other)
@@ -137,7 +138,7 @@ class HoleMark(str):
 
 
 def _reader(module: dict[str, Any]) -> str:
-    # The code of a template is in no module.
+    # The code of a template has no module name.
     return str(module.get("__name__") or "") or "a template"
 
 
@@ -170,7 +171,7 @@ HoleMark.__bool__ = _truth  # type: ignore[attr-defined]
 
 
 def foreign_mark(body: bytes) -> bool:
-    """Whether a body shows what looks like the mark of another fill, such as one that a function has kept."""
+    """Whether a body contains something like a mark of another fill, such as one that a function has kept."""
     return _TOKEN.encode() in body and _FOREIGN.search(body) is not None
 
 
@@ -178,12 +179,12 @@ def foreign_mark(body: bytes) -> bool:
 
 
 class Pieces(NamedTuple):
-    """A body between its holes.
+    """A body, cut at its holes.
 
     :ivar pieces: the bytes before, between and after the holes.
     :ivar holes: the holes.
-    :ivar calls: what is called, each one once.
-    :ivar steps: for each hole the index of its call, what encodes the result, and the bytes behind it.
+    :ivar calls: the calls of the holes, without duplicates.
+    :ivar steps: for each hole the index of its call, the function that encodes the result, and the bytes after the hole.
     """
 
     pieces: tuple[memoryview, ...]
@@ -209,7 +210,7 @@ class Pieces(NamedTuple):
     def filled(self, results: Sequence[str]) -> bytes:
         """Return the body with results in its holes.
 
-        :param results: those of :attr:`calls`.
+        :param results: the results of :attr:`calls`.
         """
         parts: list[bytes | memoryview] = [self.pieces[0]]
         for index, write, piece in self.steps:

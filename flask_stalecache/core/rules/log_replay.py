@@ -1,13 +1,13 @@
 """Replays the requests of an access log: how many of them a cache would have answered, and with copies of which age. Pure.
 
-Calls of the origin take no time here, so that a refresh ends before the next request. Each request of the log shows
-what the origin would have answered at that time:
+Calls of the origin take no time here, so that a refresh ends before the next request. Each request of the log shows what the
+origin would have answered at that time:
 
 ========== =============================================== ======================= =========================================
 kind       in the log                                      without a copy          with a copy in its stale windows
 ========== =============================================== ======================= =========================================
 PAGE       GET with a status that is stored                called, stored          served, and replaced
-HEAD       the same, asked for by HEAD                     called                  served, and replaced
+HEAD       HEAD with a status that is stored                called                  served, and replaced
 FAILURE    GET or HEAD with a status of a failure          called                  served in both stale windows, with pauses
 OTHER      GET or HEAD with another status                 called                  served once, and dropped
 LIVE       another method, or a request with credentials   called                  called
@@ -51,9 +51,9 @@ class Visits:
         """Add one request.
 
         :param key: a number for its key.
-        :param group: a number for what it is counted with, such as its endpoint.
+        :param group: the number of the group in which it is counted, such as its endpoint.
         :param at: seconds since the epoch.
-        :param kind: what it means to a cache.
+        :param kind: how a cache treats it.
         :param size: the bytes of its body, 0 if they are not known.
         """
         self._sorted = self._sorted and (not self._times or self._times[-1] <= at)
@@ -78,7 +78,7 @@ class Visits:
 
 
 class ReplayOutcome:
-    """The result that a cache would have had for one group of requests.
+    """The result of a cache for one group of requests.
 
     :ivar statuses: requests by status; ``BYPASS`` for those that no cache answers.
     :ivar calls: calls of the origin, refreshes included.
@@ -109,7 +109,7 @@ class ReplayOutcome:
         return self.visits - self.calls
 
     def age(self, share: float) -> float | None:
-        """Return the age in seconds that a share of the served copies stayed under; ``None`` if none was served."""
+        """Return the age in seconds that a share of the served copies did not exceed; ``None`` if none was served."""
         if not self._ages:
             return None
         if not self._are_sorted:
@@ -117,7 +117,10 @@ class ReplayOutcome:
         return self._ages[min(len(self._ages) - 1, int(share * len(self._ages)))]
 
     def serve(self, status: CacheStatus, age: float) -> None:
-        """Count a request that is answered by a copy of an age."""
+        """Count a request that is answered by a copy.
+
+        :param age: the age of the copy in seconds.
+        """
         self.statuses[status] += 1
         self._ages.append(age)
         self._are_sorted = False
@@ -129,7 +132,7 @@ class ReplayOutcome:
         self.resize(size)
 
     def resize(self, change: int) -> None:
-        """Count that a stored copy is replaced by one with so many bytes more."""
+        """Count the replacement of a stored copy by one with so many more bytes."""
         self._now_size += change
         self.size = max(self.size, self._now_size)
 
@@ -175,7 +178,7 @@ class LogReplay:
         self._jitter, self._backoff, self._chance = jitter, backoff, chance
         self._kept_for = windows.max_age + max(windows.stale_while_revalidate, windows.stale_if_error) + inactive
         self._outcomes = [ReplayOutcome() for _ in range(groups)]
-        #: The oldest first.
+        #: By key, the oldest first.
         self._copies: OrderedDict[int, _Copy] = OrderedDict()
         #: No copy is removed before this time.
         self._next_removal = 0.0

@@ -1,12 +1,12 @@
 """The cookies and values of the session that a rule or a view has named, and their part of the key. Pure.
 
 ===================== =============================================================================
-of a request          the key has a digest of
+in the request        the key has a digest of
 ===================== =============================================================================
-no such cookie        nothing: it is absent, which an empty one is not
-one                   its value
-several of one name   all of their values, in their order: apps take the first one or the last
-a normaliser          what that returns for each of them, or for ``None`` without the cookie
+no such cookie        nothing: an absent cookie is not the same as an empty one
+one cookie            its value
+several of one name   all of their values, in order: apps take the first one or the last
+with a normaliser     its result for each of the values, or for ``None`` without the cookie
 a value of a session  the value: text, a number, ``True``, ``False``, ``None``, or a tuple of those
 ===================== =============================================================================
 """
@@ -33,9 +33,9 @@ _COOKIE, _SESSION = NAMED_KINDS
 class NamedValues(NamedTuple):
     """The named cookies and values of one request.
 
-    :ivar values: what the key is made of, by the variables of their selectors; ``None`` for one that is absent.
-    :ivar cookie: the Cookie field with these cookies alone; ``None`` if there is none.
-    :ivar session: these values of the session, by their keys, without absent ones.
+    :ivar values: the texts whose digests are in the key, by the variables of their selectors; ``None`` for an absent one.
+    :ivar cookie: the Cookie field reduced to the named cookies; ``None`` if the request has none of them.
+    :ivar session: the named values of the session, by their keys, without absent ones.
     """
 
     values: Mapping[str, str | None] = NO_VALUES
@@ -47,19 +47,19 @@ NOTHING_NAMED = NamedValues()
 
 
 def selectors_of(policy: Policy) -> Fields:
-    """Return the selectors of what a policy has named, in the order in which keys have them."""
+    """Return the selectors of the cookies and values that a policy has named, in the order in which they are in keys."""
     return (*(Named(_COOKIE, name) for name in policy.cookies or ()), *(Named(_SESSION, key) for key in policy.session))
 
 
 def values_of(
     policy: Policy, field: str | None, session: Callable[[tuple[str, ...]], Mapping[str, Any]], *, is_flasks: bool = True
 ) -> NamedValues:
-    """Return what a request has of the cookies and values that a policy has named.
+    """Return the cookies and values of a request that a policy has named.
 
     :param field: its Cookie field; ``None`` without it.
-    :param session: returns those values of its session that are there, of some keys.
+    :param session: returns the values of the request's session for some keys, without absent ones.
     :param is_flasks: the app parses cookies as Flask does. For other apps, this is not known.
-    :raises ConfigError: if a normaliser raises or returns something else than a string, or if a value can't be in a key.
+    :raises ConfigError: if a normaliser raises, or returns neither a string nor ``None``, or if a value can't be in a key.
     """
     named: Mapping[str, Normaliser | None] = policy.cookies or {}
     found: dict[str, str | None] = {}
@@ -72,7 +72,7 @@ def values_of(
 
 
 def session_values(policy: Policy, session: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return what the key has of the named values of a session, by the variables of their selectors.
+    """Return the texts of the named values of a session for the key, by the variables of their selectors.
 
     :raises ConfigError: as :func:`values_of` does.
     """
@@ -87,7 +87,7 @@ def recipe_of(
     ignored: NamePatterns,
     seen: Mapping[str, Any] | None = None,
 ) -> PageRecipe:
-    """Return the recipe of a request, which has no other cookies and values of the session than the named ones.
+    """Return the recipe of a request, with only the named cookies and values of the session.
 
     :param environ: the WSGI environ.
     :param vary: names of the request fields that are in the key of the URL beside host and X-Forwarded-*.
@@ -108,7 +108,7 @@ def _of_cookie(name: str, normalise: Normaliser | None, field: str | None, is_fl
         return ascii(tuple(read)) if read else None
     label = f"cookies[{name!r}]"
     if not is_flasks:
-        # A value that parsers read in different ways stands for itself: a visitor could make the app see another one.
+        # A value that parsers read in different ways is not normalised: a visitor could make the app read a different value.
         made = [_normalised(label, normalise, cookies.unquoted(each)) if cookies.is_plain(each) else (each,) for each in raw]
     else:
         made = [_normalised(label, normalise, each) for each in read]

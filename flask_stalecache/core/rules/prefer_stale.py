@@ -1,4 +1,4 @@
-"""Recognises requests that prefer a stale entry, and whether that entry is refreshed. Pure."""
+"""Recognises requests that prefer a stale entry, and decides whether that entry is refreshed. Pure."""
 
 from __future__ import annotations
 

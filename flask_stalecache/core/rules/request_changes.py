@@ -10,12 +10,12 @@ method         REQUEST_METHOD                       nothing: a hit would swallow
 scheme         wsgi.url_scheme                      X-Forwarded-Proto, with this value
 host           Host, and name and port of server    X-Forwarded-Host and -Port, with these
 path           script root and path together        X-Forwarded-Prefix, as the script root
-script root    it begins the path, as of a mount    X-Forwarded-Prefix
+script root    it begins the path, as in a mount    X-Forwarded-Prefix
 query          without the ignored parameters       nothing
 REMOTE_USER    itself                               nothing
 ============== ==================================== ===========================================
 
-A mount moves a part of the path to the script root, which changes neither of them together.
+A mount moves a part of the path to the script root, which does not change the two together.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..responses.validators import CONDITIONS
 
 #: The parts of a request that are compared.
 PARTS = frozenset({"method", "scheme", "host", "path", "query", "REMOTE_USER"})
-#: Those that no WSGI framework changes in the environ for its own use.
+#: The parts that no WSGI framework changes in the environ for its own use.
 PARTS_IN_PLACE = frozenset({"method", "scheme", "host", "script root", "REMOTE_USER"})
 
 _Environ: TypeAlias = "Mapping[str, Any]"
@@ -45,7 +45,7 @@ def changed_parts(given: _Environ, seen: _Environ, ignored: NamePatterns, *, is_
     :param given: the environ that the key was made from.
     :param seen: the environ that the app saw.
     :param ignored: query parameters that are not in the key.
-    :param is_explained: middleware has read a field that was added to the key: it explains all but the method.
+    :param is_explained: middleware has read a field that was added to the key. It explains all differences but that of the method.
     """
     same = {
         "method": seen.get("REQUEST_METHOD") in (given.get("REQUEST_METHOD"), "GET"),
@@ -75,18 +75,18 @@ _NEGOTIATION = frozenset(
 
 
 def changed_fields(given: _Environ, seen: _Environ, names: RequestInputs) -> tuple[str, ...]:
-    """Return the request fields that differ between two environs, of those that the app has read.
+    """Return the request fields that the app has read and that differ between two environs.
 
-    :param names: the cookies and fields that it has read.
+    :param names: the cookies and fields that the app has read.
     """
     fields = [*names.headers, *(["cookie"] if names.cookies or names.session else [])]
-    # A fill has the conditions of the gateway.
+    # A fill has the conditions of the gateway, not those of the client.
     keys = {name: key for name in fields if (key := environ_name(name)) not in CONDITIONS}
     return tuple(name for name, key in keys.items() if (given.get(key) or "") != (seen.get(key) or ""))
 
 
 def repeated_parameters(given: _Environ, headers: Headers, ignored: NamePatterns) -> frozenset[str]:
-    """Return the ignored parameters of a request that the response sends its client on with.
+    """Return the ignored parameters of a request that its response repeats in Location or Content-Location.
 
     :param headers: the fields of the response.
     """

@@ -24,8 +24,8 @@ SWR is the window of stale-while-revalidate, SIE that of stale-if-error. A reque
 in SWR either. An entry stored by an older version of the app is stale, whatever its age. So is one from the future: it was stored
 while the clock was ahead.
 
-If errors are shown (``shows_errors``), no entry is served in place of a failure: neither that of this request, nor that of the last
-refresh. A request that prefers stale has asked for the entry.
+If errors are shown (``shows_errors``), no entry is served in place of a failure, neither of this request nor of the last refresh. A
+request that prefers stale is still served the entry.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ServeOptions(NamedTuple):
     :ivar wait_for_fresh: a stale entry is refreshed before the answer, and served only if that fails: for jobs without a user.
     :ivar reload: the client accepts a stored entry only after the origin has confirmed it.
     :ivar renews: the request replaces the stored entry, by a call that began after the request arrived: for clients that may do so.
-    :ivar if_error: seconds after freshness in which the client accepts the entry if the origin fails, besides its own window.
+    :ivar if_error: seconds after freshness in which the client accepts the entry if the origin fails, besides the entry's window.
     :ivar shows_errors: failures are shown to the client, who is the developer.
     """
 
@@ -66,7 +66,7 @@ class ServeOptions(NamedTuple):
 
     def reloading(self) -> ServeOptions:
         """Return the options of a client that reloads."""
-        # With refresh_ahead no hit is a plain one. The check of plain hits, the hot path, then need not know about reload.
+        # With refresh_ahead no hit is a plain one, so that the check of plain hits, on the hot path, need not read reload.
         return self._replace(refresh_ahead=math.inf, reload=True)
 
     def renewing(self) -> ServeOptions:
@@ -80,8 +80,8 @@ PLAIN = ServeOptions()
 class Serve(NamedTuple):
     """Serve the entry immediately.
 
-    :ivar refresh: queue a refresh, unless another request has done so.
-    :ivar meanwhile: the status if another request has done so.
+    :ivar refresh: queue a refresh, unless another request has queued one.
+    :ivar meanwhile: the status if another request has queued a refresh.
     """
 
     entry: Entry
@@ -121,7 +121,7 @@ def _is_of_newer(entry: Entry, now: float, terms: ServeOptions) -> bool:
 
 
 def was_ended(entry: Entry, now: float, terms: ServeOptions) -> bool:
-    """Whether a soft purge, a deploy or a wrong clock ended the freshness of an entry, so that its own fields promise too much."""
+    """Whether a soft purge, a deploy or a wrong clock ended the freshness of an entry before the end that its fields state."""
     is_older = entry.version != terms.version and not _is_of_newer(entry, now, terms)
     return entry.ended or entry.is_from_future(now) or is_older
 
@@ -136,7 +136,8 @@ def is_plain_hit(entry: Entry, now: float, terms: ServeOptions) -> bool:
 def is_due(entry: Entry, now: float, terms: ServeOptions) -> bool:
     """Whether an entry needs a refresh: it is stale, or in its last seconds of freshness.
 
-    Those are at most half of its freshness. The response may allow less freshness than the code, and would always be due otherwise.
+    These seconds are at most half of the freshness. If a response set a much shorter freshness than the code, its entry would
+    otherwise always be due.
     """
     if not is_fresh(entry, now, terms):
         return True
@@ -187,7 +188,7 @@ def stands_until(entry: Entry, note: Note, now: float, terms: ServeOptions) -> f
         ends + windows.stale_while_revalidate, ends + windows.stale_if_error,
         # A pause begins and ends.
         note.written, note.retry_at,
-        # What is from the future is so only until then.
+        # A time from the future counts as such only until then.
         entry.answered - AHEAD, entry.received - AHEAD, entry.deployed - AHEAD,
     )  # fmt: skip
     return min((moment for moment in moments if moment > now), default=math.inf)

@@ -5,8 +5,8 @@ The gateway and the sessions of ``requests`` use it. :func:`judge_exchange` retu
 ================================================================== ============
 response                                                           verdict
 ================================================================== ============
-status 500, 502, 503 or 504, without freshness or with a stored    FAILED
-copy that may be served
+status 429, 500, 502, 503 or 504, or a configured one, without     FAILED
+freshness or with a stored copy that may be served
 forbidden by :func:`~..http.storing.refusal`                       UNSTORABLE
 never fresh, never stale, and without a validator                  UNSTORABLE
 anything else                                                      STORABLE
@@ -39,12 +39,12 @@ NO_WINDOWS = Windows(0.0, 0.0, 0.0)
 class Exchange:
     """A request and its response, reduced to what matters for storing.
 
-    :param method: of the request.
+    :param method: the method of the request.
     :param authorized: the request has Authorization.
     :param request: the directives of the request, if they are honoured.
-    :param status: of the answer.
-    :param headers: its fields.
-    :param directives: the directives in them.
+    :param status: the status of the response.
+    :param headers: the fields of the response.
+    :param directives: the directives in these fields.
     :param requested: when the request was sent to the origin, in seconds since the epoch.
     :param answered: when the head of the response was received.
     """
@@ -92,7 +92,7 @@ def judge_exchange(
         response is never served stale.
     :param has_copy: a stored copy may be served instead.
     :param failures: the statuses that mean that the origin failed.
-    :param ruled: the stale windows that are written in the rule for the path.
+    :param ruled: the stale windows that are set in the rule for the path.
     """
     windows = _windows(exchange, coded, configured, ruled)
     is_said = is_explicit(exchange.directives, exchange.headers)

@@ -69,19 +69,19 @@ def forwarded_field(
 
 
 def key_and_detail(key: str, detail: str) -> str:
-    """Return what ``Cache-Status`` says more with ``app.debug``; parameters that say nothing are left out.
+    """Return the parameters that are added to ``Cache-Status`` with ``app.debug``; empty ones are left out.
 
-    :param key: of what was asked for, as one reads it (RFC 9211 section 2.8).
-    :param detail: why the request was answered so (RFC 9211 section 2.9).
+    :param key: the key of the requested page, in a readable form (RFC 9211 section 2.8).
+    :param detail: why the request was answered in this way (RFC 9211 section 2.9).
     """
     parts = ("key", key, KEY_LENGTH), ("detail", detail, DETAIL_LENGTH)
     return "".join(f"; {name}={sf_string(text, longest)}" for name, text, longest in parts if text)
 
 
 def sf_string(text: str, longest: int) -> str:
-    """Return a text as a string of a structured field (RFC 9651 section 3.3.3); what none can have in it is percent-encoded.
+    """Return a text as a string of a structured field (RFC 9651 section 3.3.3). All but printable ASCII is percent-encoded.
 
-    :param longest: characters at most, without quotes and escapes; what is longer is cut.
+    :param longest: the most characters, without quotes and escapes; a longer text is cut.
     """
     shown = re.sub(r"[^ -~]", lambda found: quote(found[0], errors="surrogatepass"), text)
     if len(shown) > longest:
@@ -96,6 +96,6 @@ def status_fields(status: CacheStatus, field: str, chosen: Collection[str]) -> l
     :param field: the value of ``Cache-Status``.
     :param chosen: which of the two are sent.
     """
-    # Not value, which is computed: every hit gets here.
+    # Not status.value, which is a slower property: every hit gets here.
     fields = [(_STANDARD, field), (_NGINX, status._value_)]
     return fields if len(chosen) == len(fields) else [item for item in fields if item[0] in chosen]

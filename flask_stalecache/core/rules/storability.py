@@ -5,7 +5,7 @@
 ========================================================== =============
 answer                                                     verdict
 ========================================================== =============
-status 500, 502, 503 or 504                                FAILED
+status 429, 500, 502, 503 or 504, or a configured one      FAILED
 empty, although the stored entry has a body                FAILED
 made with a fallback, although the entry was not           WORSE
 read a name that this request carries                      PERSONAL
@@ -55,7 +55,7 @@ class Verdict(Enum):
     FAILED = "failed"
     #: It was made with a fallback, and the stored entry was not. The entry is kept, and refreshed when a retry is allowed.
     WORSE = "worse"
-    #: The origin was not called: too many calls are running, it is suspended, or its caller has stopped waiting.
+    #: The origin was not called: too many calls are running, the origin is suspended, or the caller has stopped waiting.
     REFUSED = "refused"
 
     @property
@@ -181,9 +181,9 @@ _PARTS = frozenset({206, 304})
 
 
 def is_about_page(status: int, headers: Headers) -> bool:
-    """Whether an answer tells what the page is for all visitors, rather than for the one request that it was made for.
+    """Whether an answer shows the page as it is for all visitors, not only for the request that led to the answer.
 
-    A part of an answer, a client error such as 403 or 429, and an answer that sets a cookie do not: a copy outlives them.
+    A part of an answer, a client error such as 403 or 429, and an answer that sets a cookie do not: the stored entry is kept.
 
     :param headers: the fields of the answer.
     """
@@ -193,22 +193,22 @@ def is_about_page(status: int, headers: Headers) -> bool:
 
 
 def failures_now(chosen: frozenset[int], *, has_copy: bool) -> frozenset[int]:
-    """Return the statuses that mean a failure. One such as 404 does only while there is a copy to serve in its place.
+    """Return the statuses that mean a failure. A status such as 404 does so only while there is a copy to serve instead.
 
-    :param chosen: those that are configured.
+    :param chosen: the configured statuses.
     """
     return chosen if has_copy else chosen & FAILURE_STATUSES
 
 
 def refuses_who_asks(status: int) -> bool:
-    """Whether an error that no view has made refuses the client, rather than saying that there is no such page."""
+    """Whether an error that no view has made means that the client is refused, not that there is no such page."""
     return status not in _ABOUT_PAGE
 
 
 def speaks_for_itself(status: int, headers: Headers) -> bool:
-    """Whether an answer itself says that it is for everybody, and for how long.
+    """Whether the fields of an answer state that it is for everybody, and for how long.
 
-    Not if it refuses the client, and not with Age: then another cache has stored it already.
+    An answer that refuses the client does not count. One with Age does not count either, since another cache has stored it.
     """
     fields = tuple(headers)
     directives = response_directives(fields)

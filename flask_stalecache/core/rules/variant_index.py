@@ -1,8 +1,8 @@
 """The index of the variants of a URL: which variants exist, and what distinguishes them. Pure.
 
 It is an entry under the key of the URL. Its lines are the sets of selectors, the newest first, the known variants, and the fields
-whose lists were given up. An index is bounded: if an app keeps asking for new lists, the field itself takes their place; if
-visitors keep sending new values, answers to further ones are not stored.
+whose lists were given up. An index is bounded: if an app keeps using new lists, the field itself takes their place; if visitors
+keep sending new values, answers to further values are not stored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..model.policy import Windows
 
 #: The status of an index. No response has it.
 INDEX = 0
-#: The greatest number of sets in an index. Nearly all URLs have one. An app that keeps inventing new ones is not followed.
+#: The greatest number of sets in an index. Nearly all URLs have one. If an app keeps making new sets, the oldest is dropped.
 MOST = 4
 #: The greatest number of variants of a URL, those that differ in Accept-Encoding alone counted as one.
 MOST_VARIANTS = 16
@@ -51,7 +51,7 @@ class Variant(NamedTuple):
     """One variant of a URL.
 
     :ivar fields: its selectors, in order.
-    :ivar values: what they take from a request, as keys have it.
+    :ivar values: the values that the selectors take from a request, as keys have them.
     """
 
     fields: Fields
@@ -61,7 +61,7 @@ class Variant(NamedTuple):
     def of(cls, fields: Fields, get: Callable[[str], Any]) -> Variant:
         """Return the variant for a request.
 
-        :param get: returns a value of the WSGI environ, or of what is named; or ``None``.
+        :param get: returns a value of the WSGI environ, or a named value; ``None`` for an absent one.
         """
         return cls(fields, tuple([_shown_of(selector, get(variable_of_selector(selector))) for selector in fields]))
 
@@ -92,7 +92,7 @@ def is_variant_of(url_key: str, key: str) -> bool:
 
 
 def is_told_by(key: str, fields: Fields) -> bool:
-    """Whether requests with the key of a variant agree in some selectors."""
+    """Whether the key of a variant has the values of some selectors, so that all requests with that key agree in them."""
     try:
         known = {*literal_eval(key)[-1]} if key.startswith("('variant', ") else set()
     except (ValueError, SyntaxError, TypeError):
@@ -113,14 +113,14 @@ def named_in_key(key: str) -> dict[Named, str | None]:
 
 
 def _shown_of(selector: Selector, value: str | None) -> Shown:
-    """Return what a selector takes from a request, as keys have it. What is named is always a digest."""
+    """Return the value that a selector takes from a request, as keys have it. Named values are always digests."""
     if isinstance(selector, Named):
         return None if value is None else (digest(value),)
     return shown(field_of_selector(selector), normal_form(selector, value))
 
 
 def normal_form(selector: Selector, value: str | None) -> str | None:
-    """Return what a selector takes from a request field. That of short values is cached."""
+    """Return the value that a selector takes from a request field. Results for short values are cached."""
     return value_of(selector, value) if value is not None and len(value) > _LONG else _remembered(selector, value)
 
 
@@ -137,7 +137,7 @@ class Listing(NamedTuple):
 
     :ivar sets: the sets of selectors, the newest first.
     :ivar variants: the known variants, the newest last.
-    :ivar whole: the Accept fields that take the place of lists, since the app has asked for too many.
+    :ivar whole: the Accept fields that take the place of lists, since the app has used too many.
     """
 
     sets: tuple[Fields, ...] = ()
@@ -146,7 +146,7 @@ class Listing(NamedTuple):
 
     @classmethod
     def of(cls, entry: Entry | None) -> Listing:
-        """Return what an index says; an empty one for any other entry.
+        """Return the content of an index; an empty one for any other entry.
 
         :raises ValueError: for lines of another form; likewise :class:`TypeError` and :class:`LookupError`.
         """
@@ -178,9 +178,9 @@ class Listing(NamedTuple):
         return len({known.apart_from_encoding for known in self.variants}) < MOST_VARIANTS
 
     def for_set(self, fields: Fields) -> tuple[Listing, Fields]:
-        """Return the selectors by which an answer is stored, and the index without what gets in their way.
+        """Return the index to which an answer is added, and the selectors under which the answer is stored.
 
-        Where the app has asked for too many lists, the fields themselves take their place, and the variants by lists are given up.
+        If the app has used too many lists, the fields themselves take their place, and the variants by lists are given up.
         """
         fields = without_lists(fields, self.whole)
         if fields in self.sets or len(self.sets) < MOST:
@@ -205,7 +205,7 @@ class Listing(NamedTuple):
         return self._replace(variants=tuple(filter(is_kept, self.variants)))
 
     def merged(self, other: Listing) -> Listing:
-        """Return the index with what another one has too, as far as there is room."""
+        """Return the index merged with another one, as far as there is room."""
         if not self.sets:
             return other
         whole = tuple(sorted({*self.whole, *other.whole}))
@@ -228,7 +228,7 @@ def _set_line(fields: Fields) -> str:
 
 
 def sets_in(entry: Entry) -> Iterator[Fields]:
-    """Return the sets of selectors in an index, the newest first."""
+    """Yield the sets of selectors in an index, the newest first."""
     for name, value in entry.headers:
         if name == SET:
             # No field has a bracket in its name.
@@ -258,7 +258,7 @@ def check_lines(entry: Entry) -> None:
 
 
 def keys_in(entry: Entry) -> list[str]:
-    """Return the keys of the variants that an index knows; of another entry its own."""
+    """Return the keys of the variants that an index lists; for any other entry, its own key."""
     if entry.status != INDEX:
         return [entry.key]
     return [variant.key(entry.key) for variant in Listing.of(entry).variants]
@@ -268,7 +268,7 @@ def index_with(listing: Listing, variant: Entry, url_key: str) -> Entry:
     """Return the entry of an index.
 
     :param listing: its content.
-    :param variant: the entry that it was made for. The index gets its times and its names, except for tags.
+    :param variant: the entry that the index leads to. The index gets its times, and its names except for tags.
     :param url_key: the key of the URL and of the index.
     """
     return replace(
@@ -289,7 +289,7 @@ def index_with(listing: Listing, variant: Entry, url_key: str) -> Entry:
 
 
 def merged_index(index: Entry, stored: Entry | None) -> Entry:
-    """Return an index that also leads to what was stored since it was made."""
+    """Return an index that also leads to the variants that were stored since it was made."""
     known = Listing.of(stored)
     if stored is None or not known.sets:
         return index

@@ -1,8 +1,8 @@
 """Finds the stored variant of a URL that matches a request (RFC 9111 section 4.1). Pure.
 
-A response that depends on request fields is stored under a key of its own, made from the key of the URL and what its selectors
-(:mod:`~flask_stalecache.core.http.accept`) take from those fields: fields that it names in ``Vary``, or what the app asked of an
-Accept field. Under the key of the URL there is an index then (:mod:`.variant_index`).
+A response that depends on request fields is stored under a key of its own, made from the key of the URL and the values that its
+selectors (:mod:`~flask_stalecache.core.http.accept`) take from those fields. The fields are those that the response names in
+``Vary``, and the Accept fields that the app has read. Under the key of the URL there is then an index (:mod:`.variant_index`).
 
 ===================================== ==============================================================
 stored under the key of the URL       a request is answered from
@@ -33,10 +33,10 @@ NO_VALUES: Mapping[str, str | None] = MappingProxyType({})
 
 
 def lookup(environ: Mapping[str, Any], values: Mapping[str, str | None] = NO_VALUES) -> Callable[[str], Any]:
-    """Return what looks up variables of a request.
+    """Return a function that looks up variables of a request.
 
     :param environ: the WSGI environ.
-    :param values: those of the cookies and values of the session that are named.
+    :param values: the values of the named cookies and of the named values of the session, by their variables.
     """
     if not values:
         return environ.get
@@ -49,7 +49,7 @@ class Index:
     :ivar listing: its content.
     :ivar sets: the sets of selectors, the newest first.
     :ivar names: the names of the fields in the environ; ``None`` if there are several sets, so that each request compares them, or
-        if values of the session tell.
+        if values of the session are among the selectors.
     :ivar keys: the keys of requested variants of all URLs, by the index of the URL and the values of the fields as received.
     """
 
@@ -59,7 +59,7 @@ class Index:
         self.listing = Listing.of(entry)
         self.sets = self.listing.sets
         selectors = self.sets[0]
-        # No field tells what a session has by now.
+        # No field shows the current values of a session.
         is_told = len(self.sets) == 1 and not any(isinstance(each, Named) and each.kind == "session" for each in selectors)
         self.names = [environ_name(name) for name in dict.fromkeys(map(field_of_selector, selectors))] if is_told else None
         self.keys = VARIANTS
@@ -67,7 +67,7 @@ class Index:
 
 #: Clients choose both the URLs and the values, so that one limit holds for all indexes.
 VARIANTS: Remembered[tuple[Any, ...], str] = Remembered(most=16384, limit=8 * MIB, longest=4096)
-#: Bytes of an index that is remembered, perhaps after its copy has gone.
+#: Estimated bytes of an index that the table keeps in memory, perhaps longer than its copy exists.
 _INDEX = 1000
 
 
@@ -123,7 +123,7 @@ def locate(
     :param look_up: returns the copy under a key.
     :param now: seconds since the epoch.
     :param holds: looks up keys of the request's session. Without it, a request with any cookie may have them all.
-    :param hints: what the first answers depend on, as far as calls that are still running have told, by the keys of the URLs.
+    :param hints: the selectors of first answers, as far as calls that still run have reported them, by the keys of the URLs.
     :param named: the cookies and values of the session that are always in the key.
     :param values: their values, by their variables.
     """
@@ -152,7 +152,7 @@ def _newest(found: list[Located], is_barred: Callable[[Entry], bool], look_up: C
     """Return the matching variant with the latest Date (RFC 9111 section 4.1), else the first missing one.
 
     A variant with absent names does not match a request that carries one of them. A variant from the future, stored before the
-    clock stepped back, is chosen only if there is no other. It would win until the clock gets there.
+    clock stepped back, is chosen only if there is no other. Otherwise it would win until the clock reaches its time.
     """
     entries = [(each, look_up(each.key).entry) for each in found]
     matching = [entry for _, entry in entries if entry is not None and not is_barred(entry)]
@@ -169,7 +169,7 @@ class StoragePlace(NamedTuple):
     """The place where a response is stored.
 
     :ivar key: its key.
-    :ivar fields: the selectors in it.
+    :ivar fields: the selectors in the key.
     :ivar listing: the index that leads there; ``None`` if requests find it without a new one.
     """
 
@@ -188,10 +188,10 @@ def place_of(
     """Return the place where a response is stored; ``None`` if its URL has too many variants.
 
     :param url_key: the key of the URL.
-    :param fields: what the response depends on, in order.
+    :param fields: the selectors of the response, in order.
     :param get: returns a value of the WSGI environ of its request, or ``None``.
     :param known: the entry under the key of the URL, if any.
-    :param is_kept: whether a variant is still stored, by its key. It is asked only if there is no room.
+    :param is_kept: returns whether a variant is still stored, by its key. Called only if there is no room.
     """
     listing = Listing.of(known)
     if not fields and not listing.sets:

@@ -1,7 +1,7 @@
 """Explains in plain words why a page is cached or not, from the accounts of two requests for it. Pure.
 
-The first sentence says whether it is cached, and why not. It takes its words from the reasons, so that a new reason needs nothing
-here.
+The first sentence says whether the page is cached, and why not. Its words come from the reasons, so that a new reason needs no
+change here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..model.reasons import BypassReason, MissReason, Reason, Refusal, StoreRefu
 from .advice import FrontEnd, InputKind, fix_of, fix_of_name, fix_of_reason
 from .status import CacheStatus
 
-#: For these, the names tell the subject, or which code has read what.
+#: For these reasons, the explanation is made from the names of the request and their readers.
 _OF_NAMES = frozenset({StoreRefusal.READ_BY, StoreRefusal.MADE_FOR_VISITOR, StoreRefusal.DEPENDS_ON})
 
 
@@ -41,19 +41,19 @@ class ReadName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The way in which a request was answered.
+    """How a request was answered.
 
     :param front: the front end that answered it.
     :param who: the name of what answered, as in the log.
     :param endpoint: its endpoint; "" if it has none.
     :param pattern: the pattern of the gateway's rule for its path; "" if there is none.
     :param key: the key in a readable form; "" if there is none.
-    :param status: how it was answered.
+    :param status: the cache status of the answer.
     :param why: why it was not answered from the store; ``None`` if it was.
     :param refusal: why its answer was not stored, in full; ``None`` if it was, or came from the store.
-    :param entry: what is stored.
+    :param entry: the stored entry, if any.
     :param reads: the names that the page depends on beyond its key.
-    :param carried: those of them that kept the answer out of the store, since the request has them.
+    :param carried: the names among ``reads`` that kept the answer out of the store, since the request has them.
     """
 
     front: FrontEnd
@@ -80,7 +80,7 @@ class Account:
 
 
 class Outside(NamedTuple):
-    """A request that no front end has met.
+    """A request that reached no front end of the cache.
 
     :ivar endpoint: the endpoint of its URL; ``None`` if the URL matches none.
     :ivar view: the name of the endpoint's view.
@@ -102,7 +102,7 @@ class Diagnosis(NamedTuple):
     """Why a page is cached or not.
 
     :ivar first: the first sentence.
-    :ivar write: what to write, so that it is; "" if there is nothing to write.
+    :ivar write: what to write so that the page is cached; "" if there is nothing to write.
     """
 
     first: str
@@ -110,7 +110,7 @@ class Diagnosis(NamedTuple):
 
 
 def explain_outside(path: str, outside: Outside) -> Diagnosis:
-    """Return why a page is not cached that no front end of the cache has met."""
+    """Return why a page is not cached if its request reached no front end of the cache."""
     if not outside.is_on:
         return Diagnosis(f"{path} is not cached: STALECACHE_ENABLED is false", "set STALECACHE_ENABLED = True")
     if outside.endpoint is None:
@@ -182,7 +182,7 @@ def _explain_refused(path: str, account: Account) -> Diagnosis:
 
 
 def tell_visitors(account: Account) -> Iterator[str]:
-    """Yield who is served a stored page, who is not, and what each of them has for themselves."""
+    """Yield sentences: who is served the stored page, who is not, and which parts are made for each visitor."""
     if account.entry is not None and account.entry.holes:
         yield f"each visitor has their own {' and '.join(labels_of(account.entry.holes))}"
     names = NO_NAMES if account.entry is None else account.entry.absent

@@ -12,9 +12,9 @@ from contextlib import suppress
 
 
 class Latch:
-    """Set once, by any thread. Many may wait for it.
+    """A flag that is set once, by any thread. Many threads may wait for it.
 
-    :ivar waiters: the locks of those who wait or waited.
+    :ivar waiters: the locks of the threads that wait or waited.
     """
 
     __slots__ = ("_is_set", "waiters")
@@ -28,7 +28,7 @@ class Latch:
         return self._is_set
 
     def set(self) -> None:
-        """Set it, and wake all who wait. If that is interrupted, those who still wait see it at the end of their timeouts."""
+        """Set it, and wake all waiters. If that is interrupted, the remaining waiters see it at the end of their timeouts."""
         self._is_set = True
         with suppress(IndexError):
             while True:
@@ -44,7 +44,7 @@ class Latch:
         waiter = threading.Lock()
         waiter.acquire()
         self.waiters.append(waiter)
-        # Looked at only now: who sets it first marks it and then wakes the waiters.
+        # Checked only after the lock is in the list, since set() sets the flag first and then wakes the waiters in the list.
         if not self._is_set:
             waiter.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
         with suppress(ValueError):

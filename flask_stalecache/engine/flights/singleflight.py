@@ -10,8 +10,8 @@ The mutex of :class:`Flights` guards the dict of flights, and the transfer of a 
 held during I/O, and hits never take it.
 
 A signal's handler may raise anywhere: also after a request has become the leader, and before the ``try`` that ends the flight. So
-each leader has a :class:`Lead`, and when nothing refers to that any more, its flight ends. If a debugger keeps the frames of the
-request, housekeeping ends the flight once it has ``expires`` behind it.
+each leader has a :class:`Lead`, and when nothing refers to it any more, its flight ends. If a debugger keeps the frames of the
+request, housekeeping ends the flight once ``expires`` has passed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FlightOutcome(Enum):
     STORED = "stored"
     #: The answer can't be stored for anyone: all waiters call the origin at once, without a queue.
     UNSTORABLE = "unstorable"
-    #: The origin failed: ``result.failure``, of which each waiter may be given more or less.
+    #: The origin failed: ``result.failure``. Each waiter gets as much of it as it may share.
     FAILED = "failed"
     #: There is no result to share: look again, and elect a new leader.
     OVER = "over"
@@ -62,7 +62,7 @@ LOOK_AGAIN = FlightResult(FlightOutcome.OVER)
 
 
 class Lead:
-    """The right to lead flights, one after the other. It is the request's that makes the call, and the flight ends with it."""
+    """The right to lead flights, one after the other. The request that makes the call keeps it, and its flight ends with it."""
 
     __slots__ = ("__weakref__",)
 
@@ -79,11 +79,11 @@ class Flight:
     :ivar names: returns the names by which the memory of that failure is purged.
     :ivar seq: the last purge number when a refresh called the origin; ``None``: it has not done so yet.
     :ivar lock: the lock of ``lock_key``, if the leader holds it.
-    :ivar lock_key: the key that the flight began with.
+    :ivar lock_key: the key that the flight began with, or that the flight which it has taken over began with.
     :ivar pace: how fast the client reads the body, if it is still to come.
-    :ivar is_slow: it was ended since that client is slow.
+    :ivar is_slow: it was ended because that client is slow.
     :ivar result: its outcome, for the waiters. It is set before ``done``.
-    :ivar owner: ends the flight when the leader has gone without ending it.
+    :ivar owner: a weak reference to the lead; ends the flight if the lead is gone before the flight has ended.
     """
 
     key: str
@@ -109,7 +109,7 @@ class Flight:
 class Flights:
     """The flights of one process, guarded by one mutex that hits never take.
 
-    :param count_slow: counts a flight that was ended since its client is slow.
+    :param count_slow: counts a flight that was ended because its client is slow.
     """
 
     def __init__(self, count_slow: Callable[[], object] = lambda: None) -> None:
@@ -121,7 +121,7 @@ class Flights:
     def join(self, key: str, lead: Lead | None = None, expires: float | None = None) -> tuple[Flight, bool]:
         """Return the key's flight, and whether the caller leads it. If so, the flight is new and the caller must end it.
 
-        :param lead: the flight ends with it at the latest. Default: only the caller ends it.
+        :param lead: the flight ends with it, if not before. Default: only the caller ends it.
         :param expires: when housekeeping ends it, on the monotonic clock. Default: never.
         """
         flight = self._flights.get(key)
@@ -143,7 +143,7 @@ class Flights:
         """Return a new flight for a refresh, or ``None`` if the key has one already.
 
         :param deadline: when to give up on it, on the monotonic clock.
-        :param lead: the flight ends with it at the latest. Default: only the caller ends it.
+        :param lead: the flight ends with it, if not before. Default: only the caller ends it.
         """
         flight, leads = self.join(key, lead)
         if not leads:
@@ -189,9 +189,9 @@ class Flights:
         return True
 
     def move(self, flight: Flight, key: str) -> None:
-        """Give a flight another key, since its call has told what the answer depends on. Its waiters look again.
+        """Give a flight another key, since its call has shown what the answer depends on. Its waiters look again.
 
-        Those who are alike find it under the new key, and the others need not wait for it.
+        Waiters whose requests have the new key find the flight there, and the others need not wait for it.
         """
         before = self._rename(flight, key)
         if before is not None:
@@ -215,7 +215,7 @@ class Flights:
         if lock is not None:
             lock.release()
         flight.done.set()
-        # Last: until here, the end of its lead does what is left.
+        # Last: if an exception comes before, the end of the lead does the rest.
         flight.owner = None
         return is_current
 
@@ -226,7 +226,7 @@ class Flights:
         if is_current:
             del self._flights[flight.key]
         if flight.key != flight.lock_key:
-            # Its move may have been interrupted, in the middle of two keys.
+            # Its move may have been interrupted while the flight was under both keys.
             for key in [key for key, other in self._flights.items() if other is flight]:
                 del self._flights[key]
         return lock, is_current
@@ -241,9 +241,9 @@ class Flights:
             if pace is not None and not pace.left and self.end_slow(flight):
                 return True
             if not self.is_current(flight):
-                # Who ended it was interrupted before waking its waiters.
+                # The thread that ended it was interrupted before waking the waiters.
                 return True
-            # A body that is not known yet to be still to come can't be slow before that time has passed.
+            # Without a pace, the body may still turn out to be a stream, but not to be slow before READER_PATIENCE has passed.
             if flight.done.wait(min(left, READER_PATIENCE if pace is None else max(pace.left, SHORTEST_WAIT))):
                 return True
         return flight.done.is_set()

@@ -1,4 +1,4 @@
-"""Copies of bodies that are stored once their reader has taken all of them. All copies of a process have one limit."""
+"""Copies of streamed bodies: each is stored once its reader has taken all of it. All copies of a process share one limit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StreamCopy:
         self.kept: bytearray | None = bytearray()
 
     def add(self, chunk: bytes) -> bool:
-        """Add a chunk. Return false if the copy was given up, since all of them are too large together."""
+        """Add a chunk. Return false if the copy was given up, since all copies together are too large."""
         return self._copies.add(self, chunk)
 
     def end(self) -> bytes | None:
@@ -39,7 +39,7 @@ class StreamCopies:
     """The copies under way in one process.
 
     If they are larger together than the limit, the one with the slowest reader is given up: visitors choose how slowly they read,
-    and must not fill the memory with what is stored hours later, or never.
+    and must not fill the memory with copies that are stored hours later, or never.
 
     :param limit: the size of all copies together, in bytes.
     :param given_up: called for each copy that is given up.
@@ -85,7 +85,7 @@ class StreamCopies:
         return kept
 
     def _shrink(self) -> None:
-        # Those that were dropped without a word are still in the sum.
+        # The sum still includes the copies of bodies that a server dropped without closing them.
         self._size = sum(len(copy.kept or b"") for copy in self._copies)
         while self._size > self._limit:
             self._given_up()

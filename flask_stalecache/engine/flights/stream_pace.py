@@ -9,10 +9,10 @@ READER_PATIENCE = 1.0
 
 
 class StreamPace:
-    """The time that the reader of a stream has taken so far. Its own thread writes it, any other may read it.
+    """The time that the reader of a stream has taken so far. The thread of the stream writes it, and any thread may read it.
 
-    A server asks for the next chunk once the client has taken the last one. So the time in between is the client's, and all other
-    time is the origin's, which may take as long as it needs.
+    A server asks for the next chunk once the client has taken the last one. So the time from a chunk to the next request for one
+    is the client's, and all other time is the origin's, which may take as long as it needs.
     """
 
     __slots__ = ("_since", "_taken")
@@ -22,13 +22,13 @@ class StreamPace:
         self._since: float | None = time.monotonic()
 
     def asked(self) -> None:
-        """The reader asks for the next chunk."""
+        """Note that the reader asks for the next chunk."""
         if self._since is not None:
             self._taken += time.monotonic() - self._since
             self._since = None
 
     def given(self) -> None:
-        """The reader has been given a chunk."""
+        """Note that the reader has got a chunk."""
         self._since = time.monotonic()
 
     @property

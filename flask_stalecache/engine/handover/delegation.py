@@ -1,7 +1,7 @@
 """Hands refreshes over to other processes, if there is one that takes them: a queue of another program, or the worker of the host.
 
-A refresh that is handed over counts as pending until its entry is replaced, or for as long as its taker says. Then the next request
-for the stale entry hands it over again. If it was not done within twice the deadline, it runs in a thread of this process.
+A refresh that is handed over counts as pending until its entry is replaced, or for the time that its taker sets. Then the next
+request for the stale entry hands it over again. If it was not done within twice the deadline, it runs in a thread of this process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..log import RateLimitedLog
 from ..origin import RefreshJob
 from ..scheduling.fair_queue import Demand
 
-#: Refreshes handed over whose first time is remembered.
+#: The number of refreshes whose first handover is remembered.
 REMEMBERED = 10_000
 
 
@@ -33,7 +33,7 @@ class Handed(NamedTuple):
     :ivar label: its name in log lines.
     :ivar data: the refresh.
     :ivar group: what it belongs to, such as an endpoint.
-    :ivar demand: how much it is asked for.
+    :ivar demand: the demand for it.
     :ivar run_here: runs it in this process after all.
     :ivar wait: lets it count as pending for some seconds from now.
     """
@@ -51,10 +51,10 @@ class Taker(Protocol):
     """Takes refreshes to another process."""
 
     def is_open(self) -> bool:
-        """Whether it may take something now: asked first, since it often is not there."""
+        """Whether it may take a refresh now. Called before all other checks, since the other process often does not run."""
 
     def take(self, handed: Handed) -> bool:
-        """Take a refresh, and say for how long it counts as pending. Return false if it is not taken.
+        """Take a refresh, and let it count as pending for some time. Return false if it is not taken.
 
         It never waits, and raises nothing.
         """
@@ -63,7 +63,7 @@ class Taker(Protocol):
 class Runner(Protocol):
     """Runs refreshes and warming requests of batches in another process.
 
-    :ivar lost_at: when it was lost last, on the monotonic clock.
+    :ivar lost_at: when it was last lost or too slow while a batch waited for it, on the monotonic clock.
     """
 
     lost_at: float
@@ -72,11 +72,11 @@ class Runner(Protocol):
         """Run a refresh, wait for its end, and return whether it has ended there."""
 
     def warm(self, app: str, version: str, ask: Callable[[], str | None], patience: float) -> Said | None:
-        """Run a warming request, wait for its end, and return what the worker has said of it; ``None``: it runs here."""
+        """Run a warming request, wait for its end, and return the reply of the worker; ``None``: it runs here."""
 
 
 class _Given:
-    """The refreshes of one process that were handed over: the state of the entry then, and when, by the key.
+    """The refreshes that one process has handed over: the state of the entry at the first handover, and its time, by the key.
 
     An entry that is still in that state was not refreshed, nor has its refresh failed.
     """
@@ -89,10 +89,10 @@ class Delegation:
     """Hands refreshes over to the first taker that takes them.
 
     :param deadline: seconds after which a refresh counts as failed.
-    :param counters: counts what is handed over, and what comes back.
-    :param complaints: logs what comes back.
+    :param counters: counts refreshes that are handed over, and refreshes that come back.
+    :param complaints: logs refreshes that come back.
     :ivar app: the name of the app.
-    :ivar takers: those who take refreshes.
+    :ivar takers: the takers, in the order in which they are tried.
     """
 
     def __init__(self, deadline: float, counters: Counters, complaints: RateLimitedLog) -> None:
@@ -115,10 +115,10 @@ class Delegation:
     ) -> bool:
         """Hand a refresh over. Return false if it has to run here.
 
-        :param copy: what is stored now.
-        :param demand: how much it is asked for.
+        :param copy: the copy that is stored now.
+        :param demand: the demand for it.
         :param run_here: runs it in this process after all, if its taker finds out later that it can't be taken.
-        :param wait: lets it count as pending for some seconds from then.
+        :param wait: lets it count as pending for some seconds from the call on.
         """
         entry = copy.entry
         takers = [taker for taker in self.takers if taker.is_open()]
@@ -173,7 +173,7 @@ class Delegation:
         return None if self.runner is None else self.runner.warm(self.app, version, ask, self._deadline)
 
     def was_lost(self, since: float) -> bool:
-        """Whether the worker of the host was lost, or has refused something, while it ran refreshes of batches.
+        """Whether the worker of the host was lost or too slow while it ran refreshes or warming requests of batches.
 
         :param since: a time on the monotonic clock.
         """

@@ -1,7 +1,7 @@
 """Hands refreshes over to a queue of another program: ``STALECACHE_REFRESHER``.
 
-The queue may be slow or not there, so it is asked in a thread of its own, one refresh at a time. Each refresh is queued once for
-all processes and hosts that share the store. Refreshes that the queue does not take run in this process.
+The queue may be slow or out of reach, so it is called in a thread of its own, for one refresh at a time. Each refresh is queued
+once for all processes and hosts that share the store. Refreshes that the queue does not take run in this process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .delegation import Handed
 
 #: Seconds for which a refresh counts as pending until the queue has taken it; then the queue counts as stuck.
 PATIENCE = 5.0
-#: Seconds for which the queue is not asked after it has failed.
+#: Seconds for which the queue is not called after it has failed.
 PAUSE = 5.0
 
 
@@ -34,11 +34,11 @@ class RefresherQueue:
     """Hands refreshes over to a queue.
 
     :param refresher: the queue.
-    :param store: notes what is queued, if it can.
-    :param pool: its thread asks the queue.
+    :param store: marks refreshes as queued, if it can.
+    :param pool: its thread calls the queue.
     :param deadline: seconds for which a refresh is not queued again.
-    :param counters: counts what could not be queued.
-    :param complaints: logs that.
+    :param counters: counts refreshes that could not be queued.
+    :param complaints: logs failures of the queue.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RefresherQueue:
         self._deadline = deadline
         self._counters = counters
         self._complaints = complaints
-        #: When the call of the queue began that has not ended yet, and until when it is not asked, on the monotonic clock.
+        #: When the running call of the queue began, and until when the queue is not called, on the monotonic clock.
         self._asked_at: float | None = None
         self._failed_until = 0.0
 

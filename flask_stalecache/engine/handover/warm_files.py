@@ -36,7 +36,7 @@ class WarmFiles:
     def ask(self, data: WarmData) -> str | None:
         """Write a request, and return its address; ``None`` if it is too long, or can't be written."""
         content = seal_json(_REQUEST, data.to_json())
-        # One of its own for each: two batches may warm one URL at a time.
+        # A random address for each request: two batches may warm the same URL at the same time.
         address = os.urandom(20).hex()
         return address if len(content) <= LARGEST and self._write(address, content) else None
 
@@ -50,7 +50,7 @@ class WarmFiles:
     def answer(self, address: str, outcome: Any) -> None:
         """Write the outcome of a request, unless its batch no longer waits for it.
 
-        :param outcome: data of JSON.
+        :param outcome: JSON data.
         """
         with suppress(OSError, ConfigError):
             if status_of(self._place(address)) is not None:
@@ -59,7 +59,7 @@ class WarmFiles:
     def answered(self, address: str, decode: Callable[[Any], T]) -> T | None:
         """Return the outcome of a request; ``None`` if it has none yet.
 
-        :param decode: makes it from the data of JSON.
+        :param decode: makes the outcome from JSON data.
         :raises ValueError: if the file is broken, or of another version of the package.
         """
         return self._read(address, _OUTCOME, decode, is_done=True)
@@ -80,7 +80,7 @@ class WarmFiles:
         try:
             write_file(self._place(address, is_done=is_done), content, time.time_ns())
         except (OSError, ConfigError):
-            # A full disk, say: the store says what is wrong with it.
+            # A full disk, for example. The store reports what is wrong with it.
             return False
         return True
 

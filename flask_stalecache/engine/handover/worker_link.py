@@ -1,12 +1,12 @@
-"""Hands refreshes over to the worker of this host, by a socket in the cache directory: a microsecond, and it never waits.
+"""Hands refreshes over to the worker of this host, through a socket in the cache directory: in a microsecond, without waiting.
 
 ============================ ====================================================================================================
 no worker, or it has died    refreshes run in this process; the next try is a second later
 its buffer is full           likewise for this refresh
 it was stopped               it has not answered a packet for :data:`SILENCE` seconds: likewise, until :data:`PAUSE` seconds later
-it can't run a refresh       it says so: that one runs in this process for :data:`REFUSED_FOR` seconds
+it can't run a refresh       it replies so: that refresh runs in this process for :data:`REFUSED_FOR` seconds
 it has no more room          likewise for a refresh or a request of a batch
-it takes a refresh           that counts as pending for :data:`PENDING` seconds; then the next stale hit asks again
+it takes a refresh           the refresh counts as pending for :data:`PENDING` seconds; then the next stale hit asks again
 ============================ ====================================================================================================
 """
 
@@ -34,7 +34,7 @@ from .delegation import Handed
 PENDING = 3.0
 #: Seconds without an answer after which the worker counts as stopped, and until it is tried again.
 SILENCE, PAUSE = 2.0, 5.0
-#: Seconds between two looks for the end of a refresh of a batch: at first, and at most.
+#: Seconds between two checks whether a refresh of a batch has ended: at first, and at most.
 FIRST_POLL, POLL = 0.001, 0.02
 #: Seconds between two attempts to connect.
 ATTEMPTS = 1.0
@@ -46,7 +46,7 @@ class WorkerLink:
     """Hands refreshes over to the worker of this host, if there is one.
 
     :param directory: the cache directory.
-    :ivar lost_at: when it was lost last while a batch waited for it, on the monotonic clock.
+    :ivar lost_at: when the worker was last lost or too slow while a batch waited for it, on the monotonic clock.
     :param version: the version of the app, as configured.
     """
 
@@ -63,7 +63,7 @@ class WorkerLink:
         """Send a refresh to the worker. Return false if there is no worker, or if it takes nothing now."""
         data = handed.data
         if data.version != self._version:
-            # With app.debug, each start is a version, and none is the worker's.
+            # With app.debug, each start of the app has a version of its own, which the worker does not have.
             return False
         packet = Packet(data.kind, data.address, data.serial, group_of(handed.group), handed.demand.rank).encode()
         if packet is None or not self._lines.get().send(packet, data.address, socket_name(data.app, self._version)):
@@ -85,8 +85,8 @@ class WorkerLink:
     def warm(self, app: str, version: str, ask: Callable[[], str | None], patience: float) -> Said | None:
         """Let the worker send a warming request, and wait for its end.
 
-        Return :attr:`.Said.ENDED` when it has ended there, and :attr:`.Said.TAKEN` if it has not when patience ends. Otherwise
-        return ``None``: there is no worker, or it was lost, or it can't run it.
+        Return :attr:`.Said.ENDED` when it has ended there, and :attr:`.Said.TAKEN` if it has not within ``patience``. Otherwise
+        return ``None``: there is no worker, the worker was lost, or it can't run the request.
 
         :param ask: writes the request, and returns its address; ``None`` if it can't be written. Called if there is a worker.
         :param patience: seconds to wait at most.
@@ -99,10 +99,10 @@ class WorkerLink:
         return None if said is Said.REFUSED else said
 
     def _run(self, packet: Packet, name: str, patience: float) -> Said | None:
-        """Send a packet of a batch, and wait for its end.
+        """Send a packet of a batch, and wait until its refresh or request has ended.
 
-        Return how it has ended, :attr:`.Said.TAKEN` if it has not when patience ends, and ``None`` if there is no worker, or it was
-        lost.
+        Return how it has ended, :attr:`.Said.TAKEN` if it has not within ``patience``, and ``None`` if there is no worker, or the
+        worker was lost.
         """
         line, address, data = self._lines.get(), packet.address, packet.encode()
         if data is None or not line.send(data, address, name, expects_end=True):
@@ -136,11 +136,11 @@ class _Line:
         #: Closes the connection, also when this object is gone.
         self._finalizer: finalize[..., _Line] | None = None
         self._not_before = 0.0
-        #: When each packet was sent that was not answered yet, and when each refresh was refused.
+        #: The times at which unanswered packets were sent, and at which refreshes were refused, by their addresses.
         self._awaited: dict[str, float] = {}
         self._refused: dict[str, float] = {}
         self._read = b""
-        #: Refreshes whose end a batch waits for: ``None`` until it has come.
+        #: How the refreshes that batches wait for have ended, by their addresses: ``None`` until the worker has replied.
         self._ends: dict[str, Said | None] = {}
 
     @guarded
@@ -161,7 +161,7 @@ class _Line:
 
     @guarded
     def expects_end_of(self, address: str) -> bool:
-        """Whether the connection is still the one by which the end of a refresh will come: another one knows nothing of it."""
+        """Whether the reply about the end of a refresh can still arrive: not if the connection has been closed since."""
         return address in self._ends
 
     @guarded
@@ -177,7 +177,7 @@ class _Line:
     def send(self, packet: bytes, address: str, name: str, *, expects_end: bool = False) -> bool:
         """Send a packet. Return whether it was sent.
 
-        :param address: what it is about.
+        :param address: the address in the packet.
         :param name: the socket of the worker.
         :param expects_end: the caller waits for the end of the refresh.
         """
@@ -208,11 +208,12 @@ class _Line:
                 self._directory.hold()
             self._socket = connect(self._directory.at(name))
         except (OSError, ConfigError):
-            # The store says what is wrong with it.
+            # The store reports what is wrong with the directory.
             return False
         if self._socket is None:
             return False
-        # An app that is dropped, in a test say, leaves no open socket. Of what is collected together, __del__ may come too late.
+        # An app that is dropped, for example in a test, must not leave an open socket. If both are garbage collected together,
+        # ``__del__`` may come too late.
         self._finalizer = finalize(self, self._socket.close)
         self._finalizer.atexit = False
         return True
@@ -228,13 +229,13 @@ class _Line:
             self._drop(now)
             return False
         if sent < len(packet):
-            # A part of a packet in a stream: what follows could not be told apart.
+            # A part of a packet in a stream: the worker could not find the beginning of the next packet.
             self._drop(now + ATTEMPTS)
             return False
         return True
 
     def _listen(self, now: float) -> None:
-        """Read what the worker has said."""
+        """Read the replies of the worker. Close the connection if it is lost, or if an answer is overdue."""
         while self._socket is not None and (data := receive(self._socket, 4096)) is not None:
             if not data:
                 self._drop(now)

@@ -1,11 +1,11 @@
-"""The order in which waiting refreshes run: fair between endpoints, and within one by demand. It knows no thread and no clock.
+"""The order in which waiting refreshes run: fair between endpoints, by demand within an endpoint. It uses no threads and no clock.
 
 ======================= =========================================================================================================
 between groups          they take turns, so that many slow pages of one endpoint don't delay the page of another
-within a group          the job with the most demand is next: asks count, and half as much after each :data:`HALF_LIFE`
-every fourth turn       the job of the group that has waited longest is next, so that none waits for ever
+within a group          the job with the most demand is next; an ask counts half as much after each :data:`HALF_LIFE`
+every fourth turn       the job of the group that has waited longest is next, so that no job waits forever
 a key that waits        a second job for it takes the place of the first, with the demand of both
-a full queue            the largest group loses the job with the least demand: of groups of one size that of the new job
+a full queue            the largest group loses its job with the least demand; among equally large ones, the group of the new job
 ======================= =========================================================================================================
 """
 
@@ -23,19 +23,20 @@ Job: TypeAlias = Callable[[], None]
 
 #: Seconds after which an ask counts half.
 HALF_LIFE = 10.0
-#: One of so many turns of a group is for the job that has waited longest.
+#: One in this many turns of a group is for the job that has waited longest.
 TURNS_OF_THE_OLDEST = 4
-#: Jobs at each end of a group that a choice looks at.
+#: How many of the oldest and of the newest jobs of a group are considered for the next turn.
 LOOKED_AT = 500
 
 
 class Demand:
     """The demand for something: how often, and how recently, it was asked for.
 
-    Requests add to it without a lock, so an ask may be lost now and then, which changes an order at most.
+    Requests add to it without a lock, so an ask may be lost now and then, which at most changes the order.
 
-    :param rank: that of asks in another process. Default: it was not asked for.
-    :ivar more: asks since the last call of :meth:`ask`, at about its time: for those who can't afford a call.
+    :param rank: the rank of the demand in another process. Default: no asks.
+    :ivar more: number of asks since the last call of :meth:`ask`, counted at about the time of that call. The hot path increments
+        it directly, because a method call would cost too much.
     """
 
     __slots__ = ("_asked", "_rank", "more")
@@ -47,7 +48,7 @@ class Demand:
 
     @property
     def rank(self) -> float:
-        """Compares demands at any time: their order does not change without new requests."""
+        """The number by which demands are compared. Their order changes only with new asks."""
         return _sum(self._rank, self._asked / HALF_LIFE + math.log2(self.more)) if self.more else self._rank
 
     def ask(self, now: float) -> None:
@@ -59,12 +60,12 @@ class Demand:
         self._rank, self.more, self._asked = _sum(self.rank, now / HALF_LIFE), 0, now
 
     def add(self, other: Demand) -> None:
-        """Count the asks of another one, too."""
+        """Add the asks of another demand."""
         self._rank, self.more = _sum(self.rank, other.rank), 0
 
 
 def _sum(one: float, other: float) -> float:
-    """Add two counts that are given by their binary logarithms."""
+    """Return the binary logarithm of the sum of two counts, given by their binary logarithms."""
     less, more = sorted((one, other))
     return more if less == -math.inf else more + math.log2(1.0 + 2.0 ** (less - more))
 
@@ -79,8 +80,8 @@ class Waiting:
 
     :param job: the job.
     :param group: what it belongs to, such as an endpoint.
-    :param key: jobs of one key are one; ``None``: it is a job of its own.
-    :param demand: how much it is asked for. It may grow while the job waits.
+    :param key: only one job of a key waits at a time; ``None``: it has no key.
+    :param demand: the demand for it. It may grow while the job waits.
     :param dropped: called if the job will not run, since the queue is full or another job has taken its place.
     """
 
@@ -108,11 +109,11 @@ class _Group:
         return max(self._candidates(), key=_rank)
 
     def least(self) -> Waiting:
-        """Return the job with the least demand. Of equals it is the newest: the others have waited for their turn."""
+        """Return the job with the least demand: the newest if several have it, since the others have waited longer."""
         return min(reversed([*self._candidates()]), key=_rank)
 
     def _candidates(self) -> Iterator[Waiting]:
-        """Yield the jobs to choose from, the oldest first: of very many only the oldest and the newest, to be quick."""
+        """Yield the jobs to choose from, the oldest first. If there are very many, leave out those in the middle, to save time."""
         waiting = self.jobs.values()
         if len(waiting) <= 2 * LOOKED_AT:
             return iter(waiting)
@@ -123,23 +124,24 @@ _rank = attrgetter("demand.rank")
 
 
 class FairQueue:
-    """Waiting jobs. Not safe for threads: its user holds a lock.
+    """The queue of waiting jobs. It is not thread-safe: its user holds a lock.
 
     :param size: jobs that may wait.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        #: In the order of their turns. There is no other list or count: an exception that comes in between could not be told.
+        #: The groups in the order of their turns. This is the only record of the waiting jobs: a second list or a counter could get
+        #: out of step if an exception came between two updates.
         self._groups: OrderedDict[Hashable, _Group] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(len(group.jobs) for group in list(self._groups.values()))
 
     def push(self, waiting: Waiting, *, is_bound: bool = True) -> Waiting | None:
-        """Let a job wait. Return the job that will not run because of that: another one, this one, or ``None``.
+        """Add a job. Return the job that will not run because of that: another one, this one, or ``None``.
 
-        :param is_bound: it may wait only within the size of the queue.
+        :param is_bound: whether the size of the queue limits it.
         """
         group = self._groups.get(waiting.group)
         before = None if group is None or waiting.key is None else group.jobs.get(waiting.key)
@@ -182,7 +184,7 @@ class FairQueue:
             del self._groups[waiting.group]
 
     def _drop_least(self, newest: Hashable) -> Waiting:
-        # Of groups of one size that of the new job: no share grows at the cost of an equal one.
+        # Among equally large groups, that of the new job: no group grows at the cost of one of the same size.
         largest = self._groups[max(self._groups, key=lambda name: (len(self._groups[name].jobs), name == newest))]
         waiting = largest.least()
         self._remove(waiting)

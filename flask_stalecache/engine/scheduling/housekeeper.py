@@ -38,7 +38,7 @@ class Housekeeper:
     def ensure_running(self) -> None:
         """Start the thread if this process has none yet: at first use, and after a fork.
 
-        Where no thread can be had, do a round in the caller's thread instead, if one is due.
+        If no thread can be started, do a round in the caller's thread instead, if one is due.
         """
         # One thread per process: the caller that sets the value first starts it.
         if not self._starters.set_first(object()):

@@ -1,9 +1,10 @@
-"""The lane of refreshes that compute: one at a time in a process, while the interpreter lets visitors in between more often.
+"""The lane of refreshes that compute: one runs at a time in a process, while the interpreter switches between threads more often.
 
-Four threads that compute leave visitors a hundredth of their hits. One such thread, with a lower switch interval, leaves them most.
-So a refresh of an entry that took long to compute waits for its turn, apart from those that wait for third parties. All caches of a
-process share one turn. After a turn during which visitors were served, the lane rests. A process outside the web server has no
-visitors to spare: it does not use :mod:`.switch_interval`, and does not rest. gevent and free-threaded builds have no lane.
+With four threads that compute, a process serves only a hundredth of its hits. With one, and a lower switch interval, it serves most
+of them. So a refresh of an entry that took long to compute waits for its turn, apart from refreshes that wait for third parties.
+All caches of a process share one turn. After a turn during which visitors were served, the lane rests. A process outside the web
+server serves no visitors: it does not use :mod:`.switch_interval`, and does not rest. With gevent and on free-threaded builds there
+is no lane.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ...filesystem.per_process import PerProcess
 from .meter import is_measurable
 from .switch_interval import lowered
 
-#: Seconds after which a thread that waits for its turn checks whether another thread that hangs has it.
+#: Seconds after which a thread that waits for the turn checks whether the turn was taken from a thread that hangs.
 LOOK = 0.5
 
 
@@ -28,15 +29,15 @@ class Turn:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holder: int | None = None
-        #: The end of the rest after the turn before, on the clock of :func:`time.perf_counter`.
+        #: The end of the rest after the last turn, on the clock of :func:`time.perf_counter`.
         self._rests_until = 0.0
 
     def is_mine(self) -> bool:
-        """Whether this thread has it."""
+        """Whether this thread has the turn."""
         return self._holder == threading.get_ident()
 
     def take(self, patience: float) -> threading.Lock | None:
-        """Wait for it, until a rest is over, and return what :meth:`leave` is given; ``None`` if it could not be had in time.
+        """Wait for the end of a rest and for the turn, and return the lock for :meth:`leave`; ``None`` if that takes too long.
 
         :param patience: seconds to wait at most.
         """
@@ -46,7 +47,7 @@ class Turn:
         return lock
 
     def _try_to_take(self, until: float) -> threading.Lock | None:
-        """Wait for the end of a rest, or a moment for the thread that has it. Return ``None`` if it is not this thread's yet."""
+        """Wait for the end of a rest, or for a moment for the turn. Return ``None`` if this thread does not have the turn yet."""
         lock, now = self._lock, time.perf_counter()
         rest, left = self._rests_until - now, max(0.0, until - now)
         if rest > 0.0:
@@ -55,15 +56,16 @@ class Turn:
         if not lock.acquire(timeout=min(LOOK, left)):
             return None
         if lock is not self._lock or self._rests_until > time.perf_counter():
-            # The thread that gave it back has begun a rest, or it was taken from one that hangs.
+            # The thread that gave the turn back has begun a rest, or the turn was taken from a thread that hangs.
             lock.release()
             return None
         self._holder = threading.get_ident()
         return lock
 
     def leave(self, lock: threading.Lock, rest: float) -> None:
-        """Give it back.
+        """Give the turn back.
 
+        :param lock: the lock that :meth:`take` has returned.
         :param rest: seconds for which the lane rests.
         """
         if lock is self._lock:
@@ -71,12 +73,12 @@ class Turn:
         lock.release()
 
     def give_up(self, thread: int) -> None:
-        """Take it from a thread that hangs, if it has it.
+        """Take the turn from a thread that hangs, if that thread has it.
 
         :param thread: the ident of the thread.
         """
         if self._holder == thread:
-            # The other lock stays taken until the thread ends, which may be never.
+            # The old lock stays taken until the thread ends, which may be never.
             self._holder, self._lock = None, threading.Lock()
 
 
@@ -84,10 +86,10 @@ _turns = PerProcess(Turn)
 
 
 class Lane:
-    """The part of one cache in the lane of its process.
+    """The access of one cache to the lane of its process.
 
     :param interval: the switch interval while a thread computes, in seconds; ``None`` leaves it unchanged.
-    :ivar has_visitors: whether visitors are served in this process, who are to be spared: not if it only refreshes.
+    :ivar has_visitors: whether this process serves visitors, who must not be slowed down; false if it only refreshes.
     """
 
     def __init__(self, interval: float | None) -> None:
@@ -105,7 +107,7 @@ class Lane:
 
     @contextmanager
     def turn(self, patience: float, *, rests: bool) -> Iterator[None]:
-        """Wait for the turn, and have it meanwhile. A thread that has it already goes on. After too long a wait, go on without.
+        """Wait for the turn, and hold it for the block. A thread that has it goes on. After too long a wait, go on without it.
 
         :param patience: seconds to wait at most.
         :param rests: the lane rests afterwards.
@@ -125,7 +127,7 @@ class Lane:
                 turn.leave(lock, rest_after(own, took, time.process_time() - all_threads) if rests and self.has_visitors else 0.0)
 
     def gently(self) -> AbstractContextManager[None]:
-        """Lower the switch interval meanwhile."""
+        """Lower the switch interval for a block, if this process has a lane and serves visitors."""
         return lowered(self.interval) if self.has_visitors and self.is_open else nullcontext()
 
     def give_up(self, thread: int) -> None:

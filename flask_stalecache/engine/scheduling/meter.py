@@ -1,4 +1,4 @@
-"""Measures how much of its time a call of an origin computes. It knows neither engine nor entry."""
+"""Measures how much of its time a call of an origin spends computing. It knows neither engine nor entry."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def has_lock() -> bool:
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
-#: The calls that run in this process, of all its caches. One that a signal's handler has ended before it could leave is forgotten.
+#: The calls that run in this process, for all its caches. Weak, so that a call is forgotten even if ``__exit__`` was interrupted.
 _running: PerProcess[WeakSet[Meter]] = PerProcess(WeakSet)
 
 
 def seconds_ready() -> float:
-    """Return the seconds that this thread has waited for a processor, as far as the system tells: other processes had it."""
+    """Return the seconds that this thread has waited for a processor that others used; 0 if the system does not report it."""
     try:
         with open_descriptor("/proc/thread-self/schedstat", os.O_RDONLY | O_CLOEXEC) as descriptor:
             return int(os.read(descriptor, 100).split()[1]) / 1e9
@@ -73,13 +73,13 @@ class Meter:
         _running.get().discard(self)
 
     def work(self) -> Work:
-        """Return the work of the call: of the whole, or so far, if the thread that makes it asks."""
+        """Return the work of the call. While it runs, its own thread gets the work so far, and other threads get none."""
         if self._work is not None:
             return self._work
         if self._thread != threading.get_ident():
             return NO_WORK
         took, own = time.perf_counter() - self._begun, time.thread_time() - self._own
-        # Most calls compute so little that it is not needed.
+        # Read only if needed: most calls compute too little.
         ready = seconds_ready() - self._ready if own >= LEAST_SECONDS else 0.0
         others = max(self._others, len(_running.get()))
         return measured(own, took, time.process_time() - self._processor, others, ready)

@@ -1,7 +1,7 @@
-"""The switch interval of the interpreter, lowered while a refresh computes. It knows neither engine nor entry.
+"""Lowers the switch interval of the interpreter while a refresh computes. It knows neither engine nor entry.
 
-It belongs to the process: the caches of all its apps share one count of those that want it low, so that the last one to end
-restores the value that the app had. A value that the app sets meanwhile is the app's, and stays.
+The interval belongs to the process: the caches of all its apps share one list of the threads that want it low, so that the last
+thread to end restores the value that the app had. A value that the app sets meanwhile is kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...filesystem.process import ProcessId, this_process
 
 
 class _Owner:
-    """The interval of one process, and those who want it lower.
+    """The switch interval of one process, and the lower values that its threads want.
 
     :param process: the process.
     """
@@ -23,7 +23,7 @@ class _Owner:
     def __init__(self, process: ProcessId) -> None:
         self.process = process
         self.mutex = threading.Lock()
-        #: What each of those who compute wants.
+        #: The interval that each computing thread wants.
         self.wanted: list[float] = []
         #: The app's own value, and what was set in its place; ``None``: nothing was.
         self.before: float | None = None
@@ -36,7 +36,7 @@ class _Owner:
             self._apply()
 
     def remove(self, interval: float) -> None:
-        """Restore it, if no other thread wants it low."""
+        """Restore the interval, if no other thread wants it low."""
         with self.mutex:
             self.wanted.remove(interval)
             self._apply()
@@ -50,7 +50,7 @@ class _Owner:
         least = min([own, *self.wanted])
         if least < own:
             sys.setswitchinterval(least)
-            # As the interpreter has rounded it.
+            # Read back, since the interpreter rounds it.
             self.before, self.placed = own, sys.getswitchinterval()
         else:
             self.restore()
@@ -81,7 +81,7 @@ def see_fork() -> None:
 
 @contextmanager
 def lowered(interval: float | None) -> Iterator[None]:
-    """Let threads take turns more often meanwhile, so that visitors don't wait for one that computes.
+    """Lower the switch interval for the block, so that visitors wait less for a thread that computes.
 
     :param interval: seconds; ``None`` leaves it unchanged.
     """

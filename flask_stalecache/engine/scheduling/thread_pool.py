@@ -23,7 +23,7 @@ logger = logging.getLogger("flask_stalecache")
 IDLE = 10.0
 #: Seconds that a job may wait while no thread is busy. After that, threads are assumed not to run on this server.
 START_PATIENCE = 5.0
-#: Stuck threads that are replaced. After that the pool goes on with the threads that are left.
+#: The number of stuck threads that are replaced. After that the pool goes on with the threads that are left.
 MAX_LOST = 32
 
 
@@ -34,7 +34,7 @@ class ThreadPool:
     the process. They start with the first job, also after a fork.
 
     :param workers: the maximum number of threads; 0 runs each job at once in the caller's thread.
-    :param queue_size: jobs that may wait. When one more comes, the job that is asked for least is dropped (:mod:`.fair_queue`).
+    :param queue_size: jobs that may wait. When one more comes, a job with little demand is dropped (:mod:`.fair_queue`).
     :param shutdown_wait: seconds for which an exiting process waits for its running jobs.
     :param replaces_lost: whether a thread that hangs is replaced. Default true; if not, no job waits for a thread.
     """
@@ -110,7 +110,7 @@ class ThreadPool:
 class _Pool:
     """The threads and the queue of one process.
 
-    Nothing is counted that can be looked up: an exception that comes between two steps would leave the count wrong for ever.
+    It keeps no count that can be computed: an exception that comes between two steps would leave the count wrong forever.
     """
 
     def __init__(self, workers: int, queue_size: int, replaces_lost: bool) -> None:
@@ -158,14 +158,15 @@ class _Pool:
 
     @guarded
     def _push(self, waiting: Waiting, at_once: bool) -> tuple[bool, Waiting | None]:
-        """Let a job wait. Return whether the pool takes jobs, and the one that will not run because of that."""
+        """Queue a job. Return whether the pool takes jobs, and the job that will not run because of that."""
         if self._closing or (at_once and self._all_busy()):
             return False, None
-        # First: a call too many finds nothing, but a job without one would wait for the next job if an exception came in between.
+        # Before the job is queued: an item without a job does no harm, but if an exception came in between, a job without an item
+        # would wait until the next job comes.
         while self._calls.qsize() <= len(self._waiting):
             self._calls.put(None)
         self._start_thread_if_short()
-        # A thread is free for a job that must run at once, so it does not count as waiting.
+        # A thread is free for a job that must run at once, so the size of the queue does not limit it.
         dropped = self._waiting.push(waiting, is_bound=not at_once)
         if dropped is None and self._untaken_since is None:
             self._untaken_since = time.monotonic()
@@ -177,12 +178,12 @@ class _Pool:
 
     def _start_thread_if_short(self) -> bool:
         """Start a thread if one is missing. Return whether one was started."""
-        # One that an exception has ended outside its jobs is replaced.
+        # A thread that an exception has ended outside its jobs is replaced.
         self._threads, self._lost = _left_of(self._threads), _left_of(self._lost)
         self._running = {me: thread for me, thread in self._running.items() if not _has_ended(thread)}
         if len(self._threads) >= self.workers or not self._calls.qsize():
             return False
-        # Else a running thread will take the job, or the next job tries again.
+        # If that fails, a running thread will take the job, or the next job tries again.
         thread = start_thread("refresh", self._work, self._calls)
         if thread is None:
             return False
@@ -254,13 +255,13 @@ class _Pool:
     @guarded
     def refuse(self) -> None:
         self._closing = True
-        # The threads find nothing to take, one call after the other.
+        # The threads take the items that are left, and find no job for them.
         self._waiting.clear()
         self._changed.notify_all()
 
 
 def _has_ended(thread: threading.Thread) -> bool:
-    # One without a number was started, but the server has not let it run yet.
+    # A thread without an ident was started, but the server has not let it run yet.
     return thread.ident is not None and not thread.is_alive()
 
 

@@ -1,4 +1,4 @@
-"""Starts threads. If the system has none left, this is logged once a minute, and the caller goes on without one."""
+"""Starts threads. If the system allows no more, this is logged once a minute, and the caller goes on without one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _complaints = RateLimitedLog()
 def start_thread(purpose: str, target: Callable[..., object], *args: Any) -> threading.Thread | None:
     """Start a daemon thread, and return it; ``None`` if that was not possible.
 
-    :param purpose: what it is for: the end of its name, for the log too.
-    :param target: what it runs.
-    :param args: what the target is given.
+    :param purpose: its purpose, for its name and the log.
+    :param target: the function that it runs.
+    :param args: the arguments of that function.
     """
     try:
         thread = threading.Thread(target=target, args=args, name=f"stalecache-{purpose}", daemon=True)

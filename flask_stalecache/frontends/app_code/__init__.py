@@ -1,1 +1,1 @@
-"""The developer's code as the front ends see it: names of functions, callables that are asked, decorators of other packages."""
+"""Reads and calls the developer's code: names of functions, configured callables, decorators and resources of other packages."""

@@ -1,4 +1,4 @@
-"""Names of the developer's functions, as they are in keys and logs."""
+"""Builds the names of the developer's functions for keys and logs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 def name_of(function: Any) -> str:
     """Return module and name of a function; of a callable object, those of its class.
 
-    A module that is run as a script has the name by which others import it: ``python shop.py`` and ``gunicorn shop:app`` must build
-    the same keys.
+    A module that is run as a script gets the name by which other modules import it: ``python shop.py`` and ``gunicorn shop:app``
+    must build the same keys.
     """
     named = function if hasattr(function, "__qualname__") else type(function)
     module = _name_of_main() if named.__module__ == "__main__" else named.__module__

@@ -1,7 +1,7 @@
 """Makes responses from the values that methods of flask-restful's and flask-restx's resources return.
 
-There, a string is JSON, and ``None, 204`` is an answer: the API of a resource turns the value of a method into a response after the
-method has returned. A cached method has to do the same before its page can be stored.
+There, a string becomes JSON, and ``None, 204`` is a valid answer: the API of a resource turns the value of a method into a response
+after the method has returned. For a cached method, that has to be done before its page can be stored.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _PACKAGES = frozenset({"flask_restful", "flask_restx"})
 
 
 def make_response(context: RequestContext, value: Any, args: tuple[Any, ...]) -> Response:
-    """Return what a view has returned as a response.
+    """Make a response from the value that a view has returned.
 
-    :param context: of the request.
-    :param value: what the view has returned.
-    :param args: the positional arguments of the view: of a method, the resource comes first.
+    :param context: the context of the request.
+    :param value: the value.
+    :param args: the positional arguments of the view; those of a method begin with the resource.
     """
     if args and not isinstance(value, AnyResponse) and _is_resource(args[0]):
         view = context.app.view_functions.get(context.request.endpoint or "")
@@ -58,7 +58,7 @@ def _unpacked(value: Any) -> tuple[Any, int, Mapping[str, str]]:
 
 
 def _api_of(view: Any) -> Any:
-    """Return the API that a view belongs to: flask-restful knows it only in the closure of the function around the view."""
+    """Return the API that a view belongs to: flask-restful keeps it only in the closure of the function around the view."""
     while view is not None:
         for cell in getattr(view, "__closure__", None) or ():
             if _is_api(cell.cell_contents):

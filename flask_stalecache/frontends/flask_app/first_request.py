@@ -1,4 +1,4 @@
-"""Warns at the first request about what could not be known when the app was set up: its views, and its final configuration."""
+"""Warns at the first request about mistakes that can't be found when the app is set up: in its views and its configuration."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ...stores.base import DirectoryStore
 from ..pages.bound_view import decorated_above_routes
 from ..setup.default_directory import in_instance_folder
 
-#: The apps of this process. Two of them may have the same view, one of them under ``cached``.
+#: The apps of this process. Two of them may have the same view, and only one of them under ``cached``.
 _apps: WeakSet[Flask] = WeakSet()
 
 
 def first_request_check(app: Flask, engine: Engine, prepare: Callable[[], None]) -> Callable[[], None]:
-    """Return what warns at the first request of an app.
+    """Return a function that prepares an app for its first request, and warns about mistakes.
 
-    :param prepare: prepares the app for it, now that its extensions and hooks are there.
+    :param prepare: prepares the app, now that its extensions and hooks are there.
     """
     _apps.add(app)
     return partial(_check, app, engine, prepare)

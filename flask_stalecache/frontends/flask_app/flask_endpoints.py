@@ -1,9 +1,9 @@
-"""Tells by the endpoint of a request whether the gateway could store its answer, so that requests don't queue for nothing.
+"""Predicts from the endpoint of a request whether the gateway could store its answer, so that requests don't queue for nothing.
 
 =========================================================== ================================================================
 endpoint                                                    its answers
 =========================================================== ================================================================
-a view with ``cached()``                                    are not the gateway's
+a view with ``cached()``                                    are not stored by the gateway
 a view with ``cached(gateway=True)``                        may be stored
 any other, without ``STALECACHE_GATEWAY``                   can't be stored
 any other, with it                                          may be stored, unless they never said how long they are fresh
@@ -26,12 +26,12 @@ from ...engine.log import RateLimitedLog
 from ..pages.bound_view import cached_view
 from .flask_urls import match_endpoint
 
-#: The answer does not say how long it is fresh, nor does anything else.
+#: Refusals of answers for which neither their fields nor anything else says how long they are fresh.
 _NOTHING_SAID = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.NOTHING_SAID, StoreRefusal.NO_VALIDATOR})
 
 
 class FlaskEndpoints:
-    """The endpoints of a Flask app, and what their answers have said so far.
+    """The endpoints of a Flask app, and whether their answers could be stored so far.
 
     :param app: the app.
     :param complaints: the log.
@@ -42,11 +42,11 @@ class FlaskEndpoints:
         self._app = app
         self._complaints = complaints
         self._only_coded = only_coded
-        #: Endpoints of which an answer could be stored, and those of which none could, since they don't say how long. An app has
-        #: so many endpoints, whatever visitors ask for.
+        #: Endpoints of which an answer could be stored, and those of which none could, since they don't say how long. The number
+        #: of endpoints of the app limits both, whatever visitors request.
         self._stored: set[str] = set()
         self._silent: set[str] = set()
-        #: Middleware of the app changes paths: the gateway can't tell endpoints.
+        #: Whether middleware of the app changes paths, so that the gateway can't determine endpoints.
         self._is_misled = False
 
     def endpoint_of(self, environ: Mapping[str, Any]) -> str | None:
@@ -54,7 +54,7 @@ class FlaskEndpoints:
         try:
             return match_endpoint(self._app, environ)
         except Exception as error:
-            # A converter of the app's may need what only a request has.
+            # A URL converter of the app may need data that only a request has.
             self._complaints.error_every_minute(
                 "endpoint", "rules for endpoints do not hold where a URL can't be matched: %r", error, exc_info=error
             )
@@ -70,7 +70,7 @@ class FlaskEndpoints:
         cached = cached_view(self._app.view_functions.get(endpoint))
         if cached is not None:
             return bool(cached.policy.gateway)
-        # A decorator may hide a view with gateway=True; then its first answer tells.
+        # A decorator may hide a view with gateway=True; then its first answer shows that it is stored.
         return endpoint in self._stored if self._only_coded else endpoint not in self._silent
 
     def learn(self, environ: Mapping[str, Any], endpoint: str | None, status: int, judgement: Judgement) -> None:
@@ -87,5 +87,5 @@ class FlaskEndpoints:
             self._stored.add(endpoint)
             self._silent.discard(endpoint)
         elif 200 <= status <= 299 and judgement.reason is not None and judgement.reason.reason in _NOTHING_SAID:
-            # Not by an error or a redirect: these seldom say how long, while the pages of the endpoint may.
+            # Errors and redirects don't count: they seldom say how long, while the pages of the endpoint may.
             self._silent.add(endpoint)

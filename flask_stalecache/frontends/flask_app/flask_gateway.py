@@ -32,7 +32,7 @@ from .flask_sessions import FlaskSessions
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-#: Parameters that need the app at each hit, which the gateway does not enter; and what to write instead.
+#: Parameters that need the app at each hit, although the gateway does not enter the app then; and what to write instead.
 _NEEDS_THE_APP = {
     "unless": "write a rule for its path in STALECACHE_GATEWAY, whose unless is given the WSGI environ",
     "renew": "write a rule for its path in STALECACHE_GATEWAY, whose renew is given the WSGI environ",
@@ -67,9 +67,9 @@ def check_gateway_policy(policy: Policy) -> None:
 
 
 def coded(cached: CachedView, complaints: RateLimitedLog, app: Flask, pages: Pages, args: Any, kwargs: Any) -> Response:
-    """Call a view of the gateway, and let its response say what is written at it.
+    """Call a view with ``gateway=True``, and apply the parameters of its decorator to the response.
 
-    :param pages: those that the app stores itself. If the response has holes, the app stores the next one.
+    :param pages: calls the view. If the response has holes, the app itself stores the next one.
     """
     policy = cached.policy
     request = request_context().request
@@ -111,7 +111,7 @@ class FlaskGatewayFactory:
     :param engine: the engine of the app.
     :param renew: refreshes values of fetch functions by their keys, and waits for them.
     :param version: the version of the app.
-    :param is_installed: it becomes part of the app, rather than explaining answers beside the one that is.
+    :param is_installed: the gateway becomes part of the app. Otherwise it only explains answers, beside the installed one.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Observes what a Flask app behind a gateway reads of each request, and what middleware between them does.
+"""Observes what a Flask app behind a gateway reads of each request, and what the middleware between gateway and app does.
 
-Their reads, until the response is finished, decide for which visitors the response may be stored. A hit runs neither of them,
-so the reads of middleware while a response is made count like those of the app.
+The reads of both, until the response is finished, decide for which visitors the response may be stored. A hit runs neither app nor
+middleware, so the reads of middleware while a response is made count like those of the app.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ if TYPE_CHECKING:
 
 #: In the environ: the policy in code of the view that answered.
 CODED = "flask_stalecache.coded"
-#: Middleware that accepts only ``dict`` itself.
+#: The middleware that accepts no subclass of ``dict`` as the environ.
 _VALIDATOR = "wsgiref.validate"
 
 
 class Left(NamedTuple):
-    """The parts of a request that outlive its context, since a streamed response may still read it.
+    """The parts of a request that are kept beyond its context, since a streamed response may still read the request.
 
     :ivar log: the reads.
     :ivar session: its session.
-    :ivar keys: the log of the session, by key; ``None`` if keys don't tell what was read of it.
+    :ivar keys: the log of the session, by key; ``None`` if keys can't describe what was read of it.
     :ivar app: the app that answered.
     :ivar session_cookie: the name of the session's cookie in the app that answered.
     :ivar endpoint: the endpoint that answered.
     :ivar varied: the response had ``Vary: Cookie`` before the session was saved.
     :ivar seen: the environ as the app saw it.
     :ivar coded: the policy in code of the view that answered.
-    :ivar kept: names and values of what looks random and is kept for this request.
+    :ivar kept: names and values of strings that look random and that the app keeps for this request.
     :ivar is_stream: the body is made while it is sent.
     :ivar traced: the tracing fields that the view has read.
     :ivar codings: the codings that the app may answer with.
@@ -84,14 +84,14 @@ class AppReport:
     """The observations of one request that was passed on to the app. Copies of its environ share them.
 
     :param log: records what middleware reads.
-    :param told: called whenever the app has read an Accept field in another way.
+    :param told: called after each read of an Accept field by the app.
     :ivar given: the environ as the gateway passed it on.
     :ivar lefts: the requests that the app answered; middleware may have made several.
     :ivar has_cached: a view under ``cached`` has answered, and stores its own response.
     :ivar has_dispatched: its hooks have let the request through to the view, or to the error of the routing.
-    :ivar has_entered: the app has answered, as far as its last hook.
-    :ivar is_app_called: the app was called, whatever became of it.
-    :ivar has_inner_gateway: a gateway within has answered, and stores its own responses.
+    :ivar has_entered: the app has answered, and its hooks have run.
+    :ivar is_app_called: the app was called, whether it has answered or not.
+    :ivar has_inner_gateway: a gateway behind this one has answered, and stores its own responses.
     :ivar last_seen: the environ as the app saw it last; ``None`` if it was not called.
     """
 
@@ -125,11 +125,11 @@ class AppReport:
         return {name: reader for name, reader in self.log.headers.items() if name not in ignored_headers}
 
     def read_beyond_names(self, ignored: NamePatterns) -> Refusal | None:
-        """Return the refusal if middleware has read what no name of a field can tell."""
+        """Return the refusal if middleware has read something that no name of a field describes."""
         log = self.log
         if "environ" in log.whole:
             return Refusal(StoreRefusal.READS_ENVIRON, log.whole["environ"])
-        # Variables that middleware has set itself come from what it has read.
+        # Variables that middleware has set itself don't count: they come from its other reads.
         for name, reader in log.variables.items():
             if name in log.given and name in self.given:
                 return Refusal(StoreRefusal.READS_VARIABLE, f"{reader} reads {name}")
@@ -151,7 +151,7 @@ def note_dispatch(context: RequestContext) -> None:
 
 
 def note_what_is_left(response: Response) -> Response:
-    """Keep what only the request context knows. This is the last hook that runs before Flask saves the session."""
+    """Keep the data that only the request context has. This is the last hook that runs before Flask saves the session."""
     context = request_context()
     request = context.request
     environ = request.environ
@@ -197,7 +197,7 @@ class Observer:
         self._wants_dict = False
 
     def entering(self, app: WSGIApplication) -> WSGIApplication:
-        """Return an app that is called with a plain environ where middleware insists on that, as ``wsgiref.validate`` does."""
+        """Return a WSGI app that calls an app, with a plain environ if middleware insists on one, as ``wsgiref.validate`` does."""
 
         def enter(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             if not isinstance(environ, ObservedEnviron):
@@ -216,13 +216,13 @@ class Observer:
         return enter
 
     def hand_in(self, environ: WSGIEnvironment, told: Callable[[ReadLog], object] | None = None) -> WSGIEnvironment:
-        """Return the environ that the app is called with, so that it can be observed."""
+        """Return an environ to call the app with, which records its reads."""
         observed = ObservedEnviron(environ, self._new_log())
         environ[REPORT] = AppReport(dict(environ), observed.log, told)
         return observed
 
     def accompany(self, environ: WSGIEnvironment) -> None:
-        """Observe only how the app answers a request, which is not stored."""
+        """Observe only how the app answers a request whose answer is not stored."""
         if REPORT not in environ:
             environ[REPORT] = AppReport({}, self._new_log())
 
@@ -251,7 +251,7 @@ class Observer:
             accepts.add(left.log.accepts)
             names |= self._names(left)
             owns.append(_own(left, ignored))
-        # Flask adds Cookie when it saves the session: to a response that has used it, and to one that sets its cookie.
+        # Flask adds Cookie to Vary when it saves the session, if the response has used the session or sets its cookie.
         is_answered = (_uses_session(last) or self._keys(last) is not None) and not last.varied
         return Observation(
             names=names,
@@ -298,7 +298,7 @@ class Observer:
         names |= names_missed(left.log, left.seen)
         if keys is None or left.coded.ignore_session:
             return names
-        # A refresh is given what the key has of a session.
+        # A refresh is given a session with the values that are in the key.
         is_new = not (GIVEN_SESSION in left.seen or RequestInputs(cookies=(left.session_cookie,)).present_in(left.seen))
         return names | names_read(keys, left.session, left.session_cookie, SessionReads(), is_new=is_new)
 
@@ -307,11 +307,11 @@ class Observer:
         return left.keys if self._sessions.are_of(left.app) else None
 
     def _held(self, lefts: Iterable[Left]) -> Iterator[Mapping[str, Any]]:
-        """Yield the sessions of requests whose keys can be looked up at hits, as they are left."""
+        """Yield the sessions whose keys can be looked up at hits, as the requests have left them."""
         return (plain_values(left.session) for left in lefts if self._keys(left) is not None)
 
     def _harmless(self, lefts: Iterable[Left]) -> frozenset[str]:
-        """Return the names of the cookies of sessions that were left as they were, but for marks."""
+        """Return the names of the cookies of sessions in which nothing but marks was changed."""
         logs = [(left, self._keys(left)) for left in lefts]
         changed = {left.session_cookie for left, log in logs if log is None or not log.is_unchanged_but(MARKS)}
         return frozenset(left.session_cookie for left, _ in logs) - changed
@@ -324,14 +324,14 @@ def _holds(lefts: Iterable[Left], keys: tuple[str, ...]) -> bool:
 
 
 def _codings_of(app: Flask) -> tuple[str, ...]:
-    """Return the codings that an app may answer with: those of Flask-Compress, if it has that."""
+    """Return the codings that an app may answer with: those of Flask-Compress, if it uses that."""
     given = [app.config.get(name) or () for name in ("COMPRESS_ALGORITHM", "COMPRESS_ALGORITHM_STREAMING")]
     names = [name for value in given for name in (value.split(",") if isinstance(value, str) else value)]
     return codings_named(tuple(map(str, names))) if names else CODINGS
 
 
 def _reader_of(lefts: Iterable[Left], kind: str, name: str) -> str:
-    """Return the first module of the app that has read a name; the session has read its own cookie."""
+    """Return the first module of the app that has read a name; without one, the session if the name is its cookie or key."""
     logs: list[Any] = [left.keys if kind == "session" else left.log for left in lefts]
     found = (getattr(log, "keys" if kind == "session" else kind, {}).get(name) for log in logs)
     return next(filter(None, found), "the session" if kind in ("cookies", "session") else "the app")
@@ -343,12 +343,12 @@ def _uses_session(left: Left) -> bool:
 
 
 def _own(left: Left, ignored: NamePatterns) -> Refusal | None:
-    """Return why an answer is one visitor's own, if no names say so."""
+    """Return the refusal if an answer is one visitor's own for a reason that no name describes."""
     query = left.seen.get("QUERY_STRING", "")
     refusal = read_beyond_names(left.log, left.seen, ignored) or _variable_read(left.log)
     if refusal is not None or not left.is_redirected:
         return refusal
-    # Flask's routing repeats the query in a redirect, past the observed request.
+    # Flask's routing repeats the query in a redirect, and the observed request does not record that read.
     present = ignored.split(query)[1]
     if present:
         return Refusal(StoreRefusal.ROUTED_WITH_IGNORED, ", ".join(sorted(present)))
@@ -356,7 +356,7 @@ def _own(left: Left, ignored: NamePatterns) -> Refusal | None:
 
 
 def _variable_read(log: ReadLog) -> Refusal | None:
-    """Return the refusal for a variable that had a value: middleware may have set it, so that hits can't be told apart by it."""
+    """Return the refusal for a variable that had a value: middleware may have set it, so hits can't be distinguished by it."""
     name = min(log.given, default=None)
     return None if name is None else variable_read(name, log.variables[name])
 

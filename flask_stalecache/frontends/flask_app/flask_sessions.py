@@ -1,12 +1,12 @@
 """Looks up keys of visitors' sessions at the gateway, from the cookie alone: a hit never enters the app.
 
-==================================  ============================================================================
+==================================  ==============================================================================
 session interface                   keys are looked up by
-==================================  ============================================================================
-Flask's own, exactly                Flask's signature and serializer; what a Cookie field holds is remembered
+==================================  ==============================================================================
+Flask's own, exactly                Flask's signature and serializer; the sessions of Cookie fields are remembered
 any other                           the app's ``STALECACHE_SESSION_OPENER``, for each request
-any other, without an opener        nobody: pages that read the session are for visitors without its cookie
-==================================  ============================================================================
+any other, without an opener        nothing: pages that read the session are for visitors without its cookie
+==================================  ==============================================================================
 
 The session interface may change from one request to the next, so it is checked each time.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _clock = time.time
-#: Of a visitor without one.
+#: The session of a visitor without one.
 NO_SESSION = SavedSession()
 #: A permanent session is prolonged by the app once its cookie is older than this share of its lifetime.
 _PROLONGED_AFTER = 0.1
@@ -47,7 +47,7 @@ class FlaskSessions:
 
     :param app: the app.
     :param opener: opens a session for an app and a request, as ``SessionInterface.open_session`` does, and only reads.
-    :param complaints: where it is said that the opener fails.
+    :param complaints: the log, for failures of the opener.
     """
 
     def __init__(self, app: Flask, opener: Callable[[Flask, Request], Any] | None, complaints: RateLimitedLog) -> None:
@@ -55,13 +55,13 @@ class FlaskSessions:
         self._opener = opener
         self._complaints = complaints
         self._settings: tuple[Any, ...] = ()
-        #: What Cookie fields hold, by their digests: they are secrets, and visitors choose their lengths.
+        #: The sessions in Cookie fields, by digests of the fields, which are secrets and as long as visitors choose.
         self._known = _remembered()
         #: The keys that rules name, whose values are remembered too.
         self._kept: frozenset[str] = frozenset()
 
     def are_of(self, app: Flask) -> bool:
-        """Whether keys of an app's sessions can be looked up: not of one that is mounted in the app."""
+        """Whether keys of an app's sessions can be looked up. Those of another app that is mounted in this one can't."""
         return app is self._app and (self._opener is not None or _loads_by_cookie(app))
 
     def hold(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
@@ -87,11 +87,14 @@ class FlaskSessions:
         return {key: value for key, value in saved.values.items() if key in keys}
 
     def give(self, environ: WSGIEnvironment, values: Mapping[str, Any]) -> None:
-        """Let a refresh have a session of some values, and of nothing else."""
+        """Give a refresh a session that has these values only."""
         give_session(environ, self._app, values)
 
     def check(self, pattern: str, policy: Policy) -> None:
-        """Learn what a rule names, before the first request; raise :class:`ConfigError` if it can't be looked up."""
+        """Note the keys of the session that a rule names, before the first request.
+
+        :raises ConfigError: if they can't be looked up, or if the rule names the cookie of the session.
+        """
         self._kept = self._kept.union(policy.session)
         if policy.session and self._opener is None and not has_flasks_sessions(self._app):
             raise ConfigError(
@@ -105,7 +108,7 @@ class FlaskSessions:
             )
 
     def bar(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
-        """Whether a visitor has to be sent to the app for one of some keys, or since a hit would not prolong their session."""
+        """Whether a request has to be sent to the app: its session may have one of some keys, or a hit would not prolong it."""
         if self._opener is not None:
             return self._opened_holds(environ, keys)
         saved = self._saved(environ)
@@ -121,17 +124,17 @@ class FlaskSessions:
             return NO_SESSION
         if not _loads_by_cookie(app):
             return None
-        # Taken before the settings: what another thread finds by older ones is noted in an older table.
+        # Read before the settings, so that a session opened with older settings can only be noted in an older table.
         known, settings = self._known, session_settings(app.config)
         if settings != self._settings:
             known = self._known = _remembered()
-            # A copy, since an app may change its list of old keys.
+            # A copy, since an app may change its list of old keys in place.
             self._settings = deepcopy(settings)
         if settings[0] not in field:
             return NO_SESSION
         digest = blake2b(field.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         saved = known.get(digest)
-        # Counted in whole seconds, as the signature is.
+        # In whole seconds, like the timestamp of the signature.
         if saved is not None and saved.signed <= int(_clock()) <= saved.valid_until:
             return saved
         return self._open(field, digest, known)
@@ -141,10 +144,10 @@ class FlaskSessions:
         try:
             saved = saved_session(self._app, field, self._kept)
         except Exception:
-            # The app raises it too. It is not for us to answer in its place.
+            # The app will raise it too, and has to answer it itself.
             return None
         if saved is None:
-            # Its time is not now. A cookie from a host whose clock is ahead becomes valid.
+            # Not remembered: a cookie from a host whose clock is ahead becomes valid later.
             return NO_SESSION
         size = len(saved.keys) * _KEY + sum(map(len, saved.keys)) + (len(field) if saved.values else 0)
         return known.note(digest, saved, size)

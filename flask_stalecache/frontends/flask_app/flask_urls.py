@@ -1,4 +1,4 @@
-"""Base URL, endpoint URLs and endpoints of URLs of a Flask app."""
+"""Base URL and endpoint URLs of a Flask app, and the endpoints of its URLs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _UNKNOWN_BASE = (
 
 
 def warm_target(app: Flask, settings: Settings, version: str | None = None) -> WarmTarget:
-    """Return where ``warm`` sends its requests.
+    """Return the target of the requests that ``warm`` sends.
 
-    :param version: the version of the pages. Default: no worker is asked.
+    :param version: the version of the pages; ``None``: no worker is asked.
     """
     base = settings.base_url or _base_of(app)
-    # A request shows whether the server passes on the raw path. Outside of one nothing does; most servers pass it on.
+    # Only a request shows whether the server passes on the raw path. Most servers do.
     with_raw = not has_request_context() or raw_path(request.environ) is not None
     path_of = None if base is None else partial(_url_of, app, base)
     root = unquote_to_bytes(_root_of(app).rstrip("/")).decode("latin-1")
@@ -39,14 +39,14 @@ def warm_target(app: Flask, settings: Settings, version: str | None = None) -> W
 
 
 def identity_of(app: Flask) -> Callable[[], Identity | None]:
-    """Return a function that tells what an app is known by: its routes, once they are all there."""
+    """Return a function that returns the identity of an app by its name and routes, to be called once all routes are there."""
     reference = weakref.ref(app)
 
     def identify() -> Identity | None:
         app = reference()
         if app is None:
             return None
-        # Every app may have files, and a page at the root.
+        # Any app may have static files, and a page at the root: these identify none.
         rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint.rpartition(".")[2] != "static" and rule.rule != "/"]
         return Identity(app.name, frozenset(digest(f"{rule.rule} {rule.endpoint}")[:12] for rule in rules))
 

@@ -13,7 +13,7 @@ from werkzeug.routing import MapAdapter
 from ...core.addressing.base_url import Base
 from ...core.kept_by_class import kept_by_class
 
-# Not by import, which would fail or warn where a name is missing or deprecated: check_versions is to report that.
+# Not imported by name, which would fail or warn if a name is missing or deprecated: check_versions reports that.
 GLOBALS = vars(flask.globals)
 
 
@@ -36,19 +36,19 @@ class _AppContext(Protocol):
 
     @property
     def g(self) -> Any:
-        """The values that the app keeps there until the context ends."""
+        """The object in which the app keeps values until the context ends."""
 
 
 #: The variable with the context of the current app. ``current_app`` is public, but a proxy costs a fifth of a memoized hit.
 app_context_variable: ContextVar[_AppContext] = GLOBALS.get("_cv_app") or ContextVar("no_app_context")
 #: The variable with the context of the current request; in Flask 3.2, that of the current app.
 request_context_variable: ContextVar[RequestContext] = GLOBALS.get("_cv_request") or app_context_variable  # type: ignore[assignment]
-#: The context of a request is that of its app.
+#: Whether a request and its app have one context, as in Flask 3.2.
 IS_MERGED = "_cv_request" not in GLOBALS
 
 
 def request_context() -> RequestContext:
-    """Return the context of the current request, since no public name gives app, request and session at the cost of one look.
+    """Return the context of the current request, since no public name gives app, request and session at the cost of one lookup.
 
     :raises RuntimeError: Flask's own, outside of a request.
     """
@@ -64,12 +64,12 @@ def outer_context() -> _AppContext | None:
 
 
 def own_globals(context: _AppContext) -> Any:
-    """Return the ``g`` that a context was made with, also during a call that is given another one."""
+    """Return the ``g`` that a context was made with, even during a call that sees another one."""
     return vars(context).get("g")
 
 
 def can_hide_caller(context: _AppContext) -> bool:
-    """Make a context one whose attributes can be hidden, and return whether it is: the app may have contexts of its own class."""
+    """Give a context a class whose attributes can be hidden. Return false if the app's own context class does not allow that."""
     if isinstance(vars(type(context)).get("g"), _Hidden):
         return True
     try:
@@ -80,10 +80,10 @@ def can_hide_caller(context: _AppContext) -> bool:
 
 
 def hide_caller(context: _AppContext, call_globals: Any, url_adapter: Any) -> None:
-    """Enter the context of a caller without its request, session and ``g``, until the current context variables are dropped.
+    """Enter the context of a caller with its request, session and ``g`` hidden, until the current context variables are dropped.
 
-    Only code with these context variables is affected: other threads of the request go on seeing all of it. It stays one object,
-    since extensions keep database sessions by its identity.
+    Only code with these context variables is affected: other threads of the request still see the whole context. It stays the same
+    object, since extensions keep database sessions by the identity of the context.
 
     :param context: one of which :func:`can_hide_caller` is true.
     :param call_globals: stands in for ``g``.
@@ -96,14 +96,14 @@ def hide_caller(context: _AppContext, call_globals: Any, url_adapter: Any) -> No
     app_context_variable.set(context)
 
 
-#: The context that a call shares with its caller, and what the call sees of it.
+#: The context that a call shares with its caller, and the values that hidden attributes of the context have in the call.
 _call: ContextVar[tuple[object, dict[str, Any]]] = ContextVar("stalecache_call")
-#: What Flask 3.2 keeps of the request in the context of the app.
+#: The attributes of the app's context in which Flask 3.2 keeps parts of the request.
 _OF_REQUEST = ("_request", "_session", "_flashes", "flashes")
 
 
 class _Hidden:
-    """An attribute of a context that calls see otherwise."""
+    """An attribute of a context that has another value in calls."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -130,13 +130,13 @@ def _hiding(kind: type) -> type:
 
 
 def request_or_none() -> Request | None:
-    """Return the current request; ``None`` without one. For hits: the proxy costs several times as much."""
+    """Return the current request; ``None`` without one. For the hot path: the proxy costs several times as much."""
     context = request_context_variable.get(None)
     return None if context is None or (IS_MERGED and not context.has_request) else context.request  # type: ignore[attr-defined]
 
 
 def current_flask_app() -> Flask:
-    """Return the app behind the proxy ``current_app``, to keep beyond the current context."""
+    """Return the app behind the proxy ``current_app``, for use beyond the current context."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     return app
 
@@ -152,13 +152,13 @@ def is_host_missing(error: RuntimeError) -> bool:
 
 
 def url_adapter_of(app: Flask, base: Base) -> MapAdapter | None:
-    """Return what builds the URLs of an app as in a request to a base URL."""
+    """Return the adapter that builds the URLs of an app as in a request to a base URL."""
     return app.create_url_adapter(Request(base.recipe(base.address(str(base))).to_environ()))
 
 
 def is_empty_proxy(value: object) -> bool:
-    """Whether a value is a proxy for what is not there, such as the request outside of one."""
-    # By its type: a proxy answers for what is behind it.
+    """Whether a value is a proxy without an object behind it, such as ``request`` outside of a request."""
+    # By its type: a proxy answers for the object behind it.
     if not issubclass(type(value), LocalProxy):
         return False
     try:

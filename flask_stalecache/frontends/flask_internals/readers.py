@@ -1,4 +1,4 @@
-"""Which code reads a part of a request: the framework for itself, or the app."""
+"""Determines which code reads a part of a request: the framework for itself, or the app."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask import Flask
 
 #: Flask's own entry: all code that runs below it answers the request.
 _APP_ENTRY = Flask.wsgi_app.__code__
-#: The parts of the standard library that read an environ do so for their caller.
+#: Packages that read for their caller. In the standard library, wsgiref is the one that reads an environ.
 _FRAMEWORK = frozenset({"werkzeug", "flask", "wsgiref"})
 _VIEW_ENTRY = Flask.dispatch_request.__code__
 _OURS = "flask_stalecache"
@@ -22,21 +22,21 @@ _PACKAGES = ("werkzeug.", "flask.", "flask_stalecache.")
 def outside_caller(frame: FrameType) -> str | None:
     """Return the module of a caller if it is outside Werkzeug, Flask and this package.
 
-    Unlike :func:`outside_reader` it looks at no further frame, so that every hit can afford it.
+    Unlike :func:`outside_reader`, it checks no other frame, which is cheap enough for every hit.
     """
     name: str = frame.f_globals.get("__name__", "")
     return None if name.startswith(_PACKAGES) else name
 
 
 def is_of_framework(module: str) -> bool:
-    """Whether a module is one of Werkzeug's, Flask's or of this package."""
+    """Whether a module belongs to Werkzeug, Flask or this package."""
     return module.startswith(_PACKAGES)
 
 
 def outside_reader(frame: FrameType) -> str | None:
     """Return the module of the first caller outside Werkzeug, Flask and this package; ``None`` if one of those reads for itself.
 
-    :param frame: that of the code that reads.
+    :param frame: the frame of the code that reads.
     """
     caller: FrameType | None = frame
     while caller is not None:
@@ -44,7 +44,7 @@ def outside_reader(frame: FrameType) -> str | None:
         package = name.partition(".")[0]
         if package not in _FRAMEWORK and package != _OURS:
             return name
-        # Middleware of Werkzeug's may be called by middleware of the app's, which does not read by that.
+        # Werkzeug's middleware reads for itself, even if middleware of the app has called it.
         if package == _OURS or caller.f_code is _APP_ENTRY or name.startswith("werkzeug.middleware."):
             return None
         caller = caller.f_back
@@ -54,7 +54,7 @@ def outside_reader(frame: FrameType) -> str | None:
 def is_in_view(frame: FrameType) -> bool:
     """Whether code runs in a view, rather than in a hook.
 
-    :param frame: that of the code.
+    :param frame: the frame of the code.
     """
     caller: FrameType | None = frame
     while caller is not None and caller.f_code is not _VIEW_ENTRY:
@@ -63,21 +63,21 @@ def is_in_view(frame: FrameType) -> bool:
 
 
 def packages_of_view(app: Flask, endpoint: str | None) -> frozenset[str]:
-    """Return the packages whose code is that of a view: its own, the app's, and that of templates."""
+    """Return the packages whose code counts as a view's: its own, the app's, and those of templates."""
     view: Any = unwrap(app.view_functions.get(endpoint or "", app))
     modules = (getattr(getattr(view, "view_class", view), "__module__", ""), app.import_name, "jinja2", "")
     return frozenset(str(module).partition(".")[0] for module in modules)
 
 
-#: Code that reads for a template.
+#: Packages that read for a template; "" stands for the code of the template.
 _FOR_TEMPLATES = frozenset({"jinja2", "flask_login", "flask_principal", "flask_wtf", ""})
 
 
 def in_template(reader: str, frame: FrameType) -> str:
-    """Return a reader with the line of the template that it reads for, if it does.
+    """Return the template, with the line, that a reader reads for; the reader itself if it reads for none.
 
-    :param reader: its module.
-    :param frame: that of the code that reads, or one within it.
+    :param reader: the module that reads.
+    :param frame: the frame of the code that reads, or of code that it has called.
     """
     if reader.partition(".")[0] not in _FOR_TEMPLATES and reader != "a template":
         return reader
@@ -93,7 +93,7 @@ def in_template(reader: str, frame: FrameType) -> str:
 def is_made_by_flask(frame: FrameType) -> bool:
     """Whether Flask makes a request object for the request that it answers, rather than other code for its own use.
 
-    :param frame: that of the caller of the object's class.
+    :param frame: the frame that calls the object's class.
     """
     caller: FrameType | None = frame
     # The app's request class may have a constructor of its own.

@@ -21,11 +21,11 @@ class HandsOut(Protocol):
 class RecordedHeaders(EnvironHeaders):
     """Request fields whose reads by name are reported.
 
-    All public ways to read a field (``[]``, ``get``, ``in`` …) end in ``_get_key``; to override each of them would miss the next.
+    All public ways to read a field (``[]``, ``get``, ``in`` …) end in ``_get_key``. Overriding each of them would miss any new one.
 
     :param environ: the plain environ.
     :param note: records the read of a field.
-    :param recorder: the environ that records.
+    :param recorder: the environ that records its reads.
     """
 
     __slots__ = ("_hand_out", "_note", "_plain")
@@ -35,18 +35,18 @@ class RecordedHeaders(EnvironHeaders):
         self._note = note
         self._hand_out = recorder.hand_out
         super().__init__(environ)
-        # For vars(). The property stands before it in all other ways.
+        # For vars() only: all other reads go to the property.
         self.__dict__["environ"] = recorder
 
     @property
     def environ(self) -> Any:
-        """The environ: to code outside the framework, the one that records its reads."""
+        """The environ. Code outside the framework gets the one that records its reads."""
         receiver = outside_caller(sys._getframe(1))
         return self._plain if receiver is None else self._hand_out(receiver)
 
     @environ.setter
     def environ(self, value: dict[str, Any]) -> None:
-        """Ignore what the constructor sets: it is known by then."""
+        """Ignore the environ that the constructor of the base class sets: it is stored already."""
 
     def _get_key(self, key: str) -> str:
         if isinstance(key, str):

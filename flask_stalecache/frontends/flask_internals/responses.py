@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class StoredResponse(Response):
     """A response with status 200 from the store, which Werkzeug has checked and encoded when the view answered.
 
-    Werkzeug would copy and check each field and encode each chunk again, which costs as much as the rest of a hit. If a hook has
-    changed the response, it does.
+    Werkzeug would copy and check each field and encode each chunk again, which costs as much as the rest of a hit. It still does so
+    if a hook has changed the response.
 
     :ivar given_fields: the fields it was made with.
     :ivar given_body: the body it was made with.
@@ -41,11 +41,11 @@ def is_as_cloned(response: Response) -> bool:
 
 
 def clone_response(prepared: Response, more: list[tuple[str, str]]) -> Response:
-    """Return a copy of a response with more fields. It runs on every hit: to call the class costs several times as much."""
+    """Return a copy of a response with more fields. It runs on every hit; calling the class would cost several times as much."""
     kind = prepared.__class__
     fields = prepared.headers._list + more
     if kind.__init__ is not Response.__init__:
-        # A class of the app's own may make state in it that must not be shared.
+        # The constructor of the app's own class may create state that must not be shared.
         response = kind(prepared.response, status=prepared.status)
     else:
         response = kind.__new__(kind)

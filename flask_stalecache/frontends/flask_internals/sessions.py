@@ -1,4 +1,4 @@
-"""Sessions: when they are opened, who reads them, and what a signed cookie holds."""
+"""Sessions of Flask: when they are opened, which code reads them, and the content of their signed cookies."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _OPEN_SESSION = SecureCookieSessionInterface.open_session
 SAVE_SESSION = SecureCookieSessionInterface.save_session.__code__
 #: The classes of the sessions that Flask's own interface opens.
 FLASKS_SESSIONS = SecureCookieSession, NullSession
-#: The apps that have named an opener of their sessions.
+#: The apps that are configured with an opener of their sessions.
 APPS_WITH_OPENER: WeakSet[Flask] = WeakSet()
 #: The package of Flask-Session, whose interfaces load the values that they keep on the server.
 _FLASK_SESSION = "flask_session."
-#: What Flask itself keeps in a session: its lifetime, and messages that are shown once.
+#: The keys that Flask itself sets in a session, for its lifetime and for messages that are shown once.
 SESSION_BOOKKEEPING = frozenset({"_permanent", "_flashes"})
 
 
@@ -42,7 +42,7 @@ def replace_session(context: RequestContext, session: Any) -> None:
 
 
 def app_opening_session() -> Flask | None:
-    """Return the current app while it opens the session of a request; no signal or hook tells that moment."""
+    """Return the current app while it opens the session of a request; no signal or hook marks that moment."""
     context = request_context_variable.get(None)
     if context is None or (IS_MERGED and not context.has_request) or context._session is not None:  # type: ignore[attr-defined]
         return None
@@ -52,7 +52,7 @@ def app_opening_session() -> Flask | None:
 def has_flasks_sessions(app: Flask) -> bool:
     """Whether an app has Flask's own session interface, exactly, which does nothing but load the values when it opens a session.
 
-    Any other one may look up the visitor then.
+    Any other interface may look up the visitor then.
     """
     interface = app.session_interface
     if type(interface) is not SecureCookieSessionInterface or interface.session_class is not SecureCookieSession:
@@ -64,9 +64,9 @@ def has_flasks_sessions(app: Flask) -> bool:
 def loads_sessions_only(app: Flask, session: Any = None) -> bool:
     """Whether an app's session interface does nothing but load the values when it opens a session.
 
-    Flask's own and those of Flask-Session do, and any other one that the app names an opener for.
+    Flask's own interface and those of Flask-Session do, and any other one if the app has configured an opener for it.
 
-    :param session: one that it has opened; it has to be of the interface's own class. ``None``: it is about to open one.
+    :param session: a session that the interface has opened, whose class is checked too; ``None``: it is about to open one.
     """
     interface, kind = app.session_interface, type(session)
     if has_flasks_sessions(app):
@@ -78,13 +78,13 @@ def loads_sessions_only(app: Flask, session: Any = None) -> bool:
 
 
 class SavedSession(NamedTuple):
-    """A session as its cookie says.
+    """A session as read from its cookie.
 
     :ivar keys: its keys.
     :ivar signed: when the cookie was signed, in whole seconds since the epoch.
     :ivar valid_until: the last second in which it is valid.
     :ivar prolonged_within: its lifetime, if the app prolongs it at each request; else 0.
-    :ivar values: those values of it that are wanted, by their keys.
+    :ivar values: its values that were requested, by their keys.
     """
 
     keys: frozenset[str] = frozenset()
@@ -95,11 +95,11 @@ class SavedSession(NamedTuple):
 
 
 def saved_session(app: Flask, field: str, kept: frozenset[str] = frozenset()) -> SavedSession | None:
-    """Return the session that Flask's own interface loads from a Cookie field; ``None`` if it is out of time.
+    """Return the session that Flask's own interface loads from a Cookie field; ``None`` if the signature is out of time.
 
-    Raises what that raises for a cookie that was signed, but can't be read.
+    Raises the interface's exception for a cookie with a valid signature that can't be decoded.
 
-    :param field: the field.
+    :param field: the Cookie field.
     :param kept: the keys whose values are wanted.
     """
     value, signer = parse_cookie(field).get(session_cookie(app)), app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ def saved_session(app: Flask, field: str, kept: frozenset[str] = frozenset()) ->
     return SavedSession(frozenset(values), at, at + lifetime, lifetime if is_prolonged else 0.0, MappingProxyType(wanted))
 
 
-#: Returns, of a configuration, what Flask's own interface loads sessions by, the name of the cookie first.
+#: Returns the settings of an app by which Flask's own interface loads sessions. The name of the cookie comes first.
 session_settings = itemgetter(
     "SESSION_COOKIE_NAME", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "PERMANENT_SESSION_LIFETIME", "SESSION_REFRESH_EACH_REQUEST"
 )
@@ -127,21 +127,21 @@ session_settings = itemgetter(
 def around_sessions(
     app: Flask, opened: Callable[[RequestContext, Any], None], handed_out: Callable[[RequestContext, Any, FrameType], Any]
 ) -> None:
-    """Run a step when a request has got its session, before anything else can read it, and one when its context is asked for it.
+    """Run a step when a request has opened its session, before other code can read it, and one when code gets it from the context.
 
-    No signal or hook comes before URL converters. The second step is given the frame that asks, too, and returns the session.
+    No signal or hook runs before URL converters. The second step is also given the frame of that code, and returns the session.
     """
     make: Any = app.request_context
     kind_of: Any = lru_cache(maxsize=64)(partial(_noting_session, opened=opened, handed_out=handed_out))
     usual = _class_of_contexts() if getattr(make, "__func__", None) is Flask.request_context else None
     if usual is not None:
-        # At once, since a change of the class costs a hit as much as ten calls.
+        # With the right class from the start: changing it afterwards costs a hit as much as ten calls.
         app.request_context = partial(kind_of(usual), app)  # type: ignore[method-assign]
         return
 
     def request_context(environ: dict[str, Any]) -> Any:
         context = make(environ)
-        # An app may have contexts of its own class, which can't be extended: then its sessions are one name.
+        # The app's own class of contexts may not allow it: then a session counts as one name, that of its cookie.
         try:
             context.__class__ = kind_of(type(context))
         except (AttributeError, TypeError):
@@ -159,11 +159,11 @@ def _class_of_contexts() -> type | None:
 
 
 def _noting_session(kind: Any, opened: Callable[[Any, Any], None], handed_out: Callable[[Any, Any, FrameType], Any]) -> type:
-    """Return a class of contexts that tells when it has got a session, and which code asks for it."""
+    """Return a class of contexts that runs a step when the session is opened, and one when code gets it."""
     ask, match = kind.session.fget, kind.match_request
 
     def match_request(self: Any) -> None:
-        # Flask calls it as soon as it has opened the session. Without a map of URLs it does not: then the session is one name.
+        # Flask calls it as soon as it has opened the session. Without a URL adapter it does not: then the session is one name.
         opened(self, self._session)
         match(self)
 
@@ -175,9 +175,9 @@ def _noting_session(kind: Any, opened: Callable[[Any, Any], None], handed_out: C
 
 
 def is_flask_opening_session(frame: FrameType) -> bool:
-    """Whether Flask's own session interface, exactly, opens the session of a request: it reads the session's cookie, and no other.
+    """Whether code that reads cookies is exactly Flask's own session interface, opening a session: it reads no other cookie.
 
-    :param frame: that of the code that reads.
+    :param frame: the frame of the code that reads.
     """
     if frame.f_code is not _OPEN_SESSION.__code__:
         return False

@@ -1,4 +1,4 @@
-"""Our own steps before, after and around the steps with which an app answers a request."""
+"""Inserts steps of this package before, after and around those with which an app answers a request."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .contexts import RequestContext, request_context, request_context_variable
 
 
 def callbacks_of(context: RequestContext) -> list[Any]:
-    """Return what ``after_this_request`` was given: Flask does not tell whether a view has called it."""
+    """Return the functions given to ``after_this_request``: Flask has no public name that shows whether a view has called it."""
     callbacks: list[Any] = context._after_request_functions  # type: ignore[attr-defined]
     return callbacks
 
 
 def handle_user_exception(context: RequestContext, error: Exception) -> Any:
-    """Return what the app's error handlers answer to an exception. The method is public, but its parameters changed."""
+    """Return the answer of the app's error handlers to an exception. The method is public, but its parameters differ by version."""
     handle: Any = context.app.handle_user_exception
     return handle(context, error) if takes_context("handle_user_exception") else handle(error)
 
 
 def around_user_exceptions(app: Flask, answer: Callable[[RequestContext, Exception, Callable[[], Any]], Any]) -> None:
-    """Let a step answer the exceptions that reach the app's error handlers. It is given a function that asks these.
+    """Let a step answer the exceptions that reach the app's error handlers. It is given a function that calls these.
 
-    Nothing changes if it is the outermost step. An extension that was set up later, such as flask-restx, may have put itself
-    around it.
+    Nothing changes if the step is the outermost one already. Otherwise it is put around, even a second time: an extension that was
+    set up later, such as flask-restx, may have put itself around it.
     """
     handle_exception: Any = app.handle_user_exception
     if getattr(handle_exception, "answer", None) is answer:
@@ -52,7 +52,7 @@ def around_response_processing(
     process_response: Any = app.process_response
 
     def process(*args: Any) -> Response:
-        # Flask 3.1 gives the response, 3.2 the context and the response. Flask checks only methods of subclasses.
+        # Flask 3.1 passes the response, 3.2 the context and the response. Flask checks only methods of subclasses.
         context = args[0] if len(args) > 1 else request_context_variable.get(None) or request_context()
         before(context)
         response: Response = process_response(*args)
@@ -71,13 +71,13 @@ def around_url_for(app: Flask, step: Callable[[str, dict[str, Any]], str]) -> No
         return url
 
     app.url_for = url_for  # type: ignore[method-assign,assignment]
-    # Not made early: the app may not have set its options yet.
+    # The environment is not created early: the app may not have set its options yet.
     if "jinja_env" in vars(app) and app.jinja_env.globals.get("url_for") == build:
         app.jinja_env.globals["url_for"] = url_for
 
 
 def before_context(app: Flask, step: Callable[[dict[str, Any]], None]) -> None:
-    """Run a step with the environ of each request that an app was called for, before anything of the app sees it."""
+    """Run a step with the environ of each request to an app, before any code of the app sees it."""
     make: Any = app.request_context
 
     def request_context(environ: dict[str, Any]) -> Any:
@@ -101,5 +101,5 @@ def before_dispatch(app: Flask, step: Callable[[RequestContext], None]) -> None:
 
 def takes_context(method: str) -> bool:
     """Whether a method of Flask's takes the context first, as in Flask 3.2."""
-    # Of Flask itself: it adapts overriding methods of either kind.
+    # Looked up on Flask itself, which adapts overriding methods of either kind.
     return "ctx" in signature(getattr(Flask, method)).parameters

@@ -1,4 +1,4 @@
-"""Templates: their macros and the variables that they get."""
+"""Macros of templates, and the variables that templates are rendered with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def around_template_context(app: Flask, step: Callable[[dict[str, Any], Callable
     update_template_context: Any = app.update_template_context
 
     def update(*args: Any) -> None:
-        # Flask 3.1 gives the variables, 3.2 the context of the app and the variables.
+        # Flask 3.1 passes the variables, 3.2 the context of the app and the variables.
         step(args[-1], lambda: update_template_context(*args))
 
     app.update_template_context = update  # type: ignore[method-assign,assignment]

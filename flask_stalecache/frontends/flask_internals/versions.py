@@ -55,14 +55,14 @@ def _missing_names() -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _bare_app() -> Flask:
-    """Return an app to look at, since the developer's may not be able to make a request yet.
+    """Return an app for the checks, since the developer's may not be able to make a request yet.
 
-    It lives as long as the process. Flask keeps a weak proxy of each app, and gevent looks at every object of a forked worker: it
+    It lives as long as the process. Flask keeps a weak proxy of each app, and gevent inspects every object of a forked worker: it
     fails at the proxy of an app that was being collected at the fork.
     """
     return Flask("flask_stalecache", static_folder=None)
 
 
 def _has(holder: object, attribute: str) -> bool:
-    # Of a proxy, only its own attributes can be asked for without a context.
+    # Without a context, only the attributes of a proxy's own class can be checked.
     return hasattr(type(holder) if holder is current_app else holder, attribute)

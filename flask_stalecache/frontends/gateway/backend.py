@@ -32,7 +32,7 @@ from .rules import Rule
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
-#: The policy of an app that has nothing about caching in its code.
+#: The policy of an app whose code sets none.
 UNSAID = Policy(jitter=0)
 
 
@@ -41,30 +41,31 @@ class Observation:
     """The way in which an app came to its answer, as far as that can be observed.
 
     :param names: cookies and request fields that were read.
-    :param own: why the answer is one visitor's own, if no names say so; ``None`` if it is not.
-    :param is_by_view: the app got as far as its view, rather than that a hook or middleware answered.
+    :param own: why the answer is one visitor's own, for a reason that no name expresses; ``None`` if it is not.
+    :param is_by_view: the request got past middleware and hooks: none of them answered in place of the view.
     :param is_ours: a view with ``cached()`` answered, and did its own caching.
     :param policy: the policy in code of the view that answered.
     :param endpoint: the endpoint that answered; ``None`` if the app has none.
     :param answered: fields in ``Vary`` that ``names`` describe more precisely.
-    :param is_blind: nothing can be observed of this app: ``names`` does not tell what was read.
-    :param is_stream: the body is made while it is sent, and that code may still read the request.
-    :param given: the environ as it was passed on; ``None`` if it is the visitor's.
+    :param is_blind: the reads of this app can't be observed: ``names`` does not list them.
+    :param is_stream: the body is made while it is sent, so the app may still read the request.
+    :param given: the environ as the gateway passed it on; ``None`` if it is the visitor's.
     :param seen: the environs as the app saw them, by which its answer is judged.
     :param last_seen: the environ as the app saw it last, whichever part of it answered; ``None`` if the app did not see it.
-    :param kept: names and values of what looks random and is kept for this request.
+    :param kept: the names and values that look random and that the app keeps for this request.
     :param sessions: the names of the cookies in which the app keeps its sessions.
     :param has_changed_session: the app has changed a session.
-    :param accepts: how it has read the Accept fields.
-    :param changed: the variables of the environ that it has changed.
-    :param codings: the codings that it may answer with.
-    :param harmless: the names of those cookies whose sessions it has left as they were, but for marks that make no difference.
-    :param holds: whether one of these sessions has, or has had, one of some keys.
-    :param readers: the fields that middleware between gateway and app has read, in lower case, and its modules.
-    :param unobserved: the same for an answer that another WSGI app within gave, if it speaks for itself; ``None`` if it can't.
-    :param refused: why the answer is not stored, as is known of the page rather than of this visitor.
-    :param held: returns the sessions of the app that it has used, of those whose keys are looked up at hits.
-    :param reader_of: returns the module of the app that has read a name of a kind (:class:`.InputKind`), as far as known.
+    :param accepts: how the app has read the Accept fields.
+    :param changed: the variables of the environ that the app has changed.
+    :param codings: the codings that the app may answer with.
+    :param harmless: the names of the session cookies whose sessions have not changed, but for marks that make no difference.
+    :param holds: returns whether a session that the app has used has, or has had, one of some keys.
+    :param readers: the fields that middleware between gateway and app has read, in lower case, and the module that read each.
+    :param unobserved: replaces this observation if another WSGI app within, such as a mounted one, gave an answer that speaks for
+        itself; ``None`` if no other app can have answered.
+    :param refused: why the answer is not stored, for a reason that lies in the page rather than in this visitor.
+    :param held: returns the sessions that the app has used and whose keys can be looked up at hits.
+    :param reader_of: returns the module of the app that has read a name of a kind (:class:`.InputKind`), if it is known.
     """
 
     names: RequestInputs = NO_NAMES
@@ -95,7 +96,7 @@ class Observation:
 
     @property
     def label(self) -> str:
-        """The name of what answered in the log."""
+        """The name in the log of the endpoint that answered."""
         return "a response" if self.endpoint is None else f"the endpoint {self.endpoint}"
 
 
@@ -106,7 +107,7 @@ class AppObserver(Protocol):
         """Return the environ that the app is called with for an answer that may be stored.
 
         :param environ: a copy of the visitor's.
-        :param told: called whenever the app has asked something else of an Accept field.
+        :param told: called whenever the app has read an Accept field in another way.
         """
 
     def accompany(self, environ: WSGIEnvironment) -> None:
@@ -121,13 +122,13 @@ class AppObserver(Protocol):
 
 
 class Sessions(Protocol):
-    """Looks up keys of the sessions of visitors, who have not entered the app."""
+    """Looks up keys of visitors' sessions without entering the app."""
 
     def hold(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
-        """Whether the session of a request has one of some keys, or may have one."""
+        """Whether the session of a request has, or may have, one of some keys."""
 
     def bar(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> bool:
-        """Whether a request has to be sent to the app for one of some keys, or so that its session is prolonged."""
+        """Whether a request has to be sent to the app: its session has one of some keys, or has to be prolonged."""
 
     def values(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> Mapping[str, Any]:
         """Return the values of some keys of the session of a request, without those that it lacks.
@@ -136,7 +137,7 @@ class Sessions(Protocol):
         """
 
     def give(self, environ: WSGIEnvironment, values: Mapping[str, Any]) -> None:
-        """Let a refresh have a session of some values, and of nothing else."""
+        """Give a refresh a session with these values and nothing else."""
 
 
 class UnknownSessions:
@@ -149,16 +150,16 @@ class UnknownSessions:
     bar = hold
 
     def values(self, environ: WSGIEnvironment, keys: tuple[str, ...]) -> Mapping[str, Any]:
-        """No rule of such an app names values of the session."""
+        """Not called: no rule of such an app names values of the session."""
         raise AssertionError(keys)
 
     def give(self, environ: WSGIEnvironment, values: Mapping[str, Any]) -> None:
-        """No rule of such an app names values of the session."""
+        """Not called: no rule of such an app names values of the session."""
         raise AssertionError(values)
 
 
 class Unobserved:
-    """Observes an app that is not Flask's: only what it changes in the environ itself. Its responses speak for themselves."""
+    """Observes an app that is not a Flask app: only its changes to the environ itself. Its responses speak for themselves."""
 
     def hand_in(self, environ: WSGIEnvironment, told: Callable[[ReadLog], object] | None = None) -> WSGIEnvironment:
         """Return the environ itself: PEP 3333 wants a plain ``dict``."""
@@ -168,15 +169,15 @@ class Unobserved:
         """Change nothing."""
 
     def __call__(self, environ: WSGIEnvironment, ignored: NamePatterns) -> Observation:
-        """Return what the app has left in the environ."""
+        """Return an observation with the environ as the app has left it, and without reads."""
         return Observation(is_blind=True, seen=(environ,), last_seen=environ)
 
 
 class Endpoints(Protocol):
-    """Tells which requests can't have an answer that is stored, and learns from the answers."""
+    """Predicts which requests can't have an answer that is stored, and learns from the answers."""
 
     def may_store(self, environ: Mapping[str, Any]) -> bool:
-        """Whether the answer to a request may be stored, as far as is known before it."""
+        """Whether the answer to a request may be stored, as far as is known before the call."""
 
     def learn(self, environ: Mapping[str, Any], endpoint: str | None, status: int, judgement: Judgement) -> None:
         """Note how an answer was judged by its head.
@@ -188,14 +189,14 @@ class Endpoints(Protocol):
 
 
 class NoEndpoints:
-    """An app without endpoints: only its answers tell, URL by URL."""
+    """Stands for the endpoints of an app without any: only its answers tell, URL by URL."""
 
     def may_store(self, environ: Mapping[str, Any]) -> bool:
-        """Any answer may be stored."""
+        """Return true: any answer may be stored."""
         return True
 
     def learn(self, environ: Mapping[str, Any], endpoint: str | None, status: int, judgement: Judgement) -> None:
-        """There is nothing to learn."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,14 +216,14 @@ class Backend:
     :param asked_by: the fields and cookies by which a client prefers stale responses, where no rule decides that.
     :param preferred: how stale responses are served to such a client.
     :param renew: refreshes values of fetch functions by their keys, and waits for them.
-    :param kept: tells random values from settings.
-    :param debugs: whether ``Cache-Status`` contains the debug detail; called once, at the first request.
-    :param endpoints: tells which requests can't have an answer that is stored.
+    :param kept: distinguishes random values from settings.
+    :param debugs: returns whether ``Cache-Status`` contains the debug detail; called at the first request and for personal answers.
+    :param endpoints: predicts which requests can't have an answer that is stored.
     :param tag_fields: the response fields that list tags, in lower case.
-    :param removed: those of them that are not sent on.
+    :param removed: the fields among ``tag_fields`` that are not sent to clients.
     :param sessions: looks up keys of visitors' sessions.
-    :param own_answers: remembers where the app has no answer for everybody.
-    :param counts_rules: the app has no endpoints, so that its requests are counted by the pattern of their rule.
+    :param own_answers: remembers the URLs for which the app has no answer for everybody.
+    :param counts_rules: the app has no endpoints, so its requests are counted by the pattern of their rule.
     """
 
     app: WSGIApplication
@@ -304,13 +305,13 @@ class Backend:
         return self.engine.registry.tally("endpoint", pattern if self.counts_rules else endpoint or "")
 
     def front_end(self, seen: Observation) -> FrontEnd:
-        """Return the front end that an answer came by, for advice."""
+        """Return the front end that an answer came through, for advice."""
         if self.counts_rules:
             return FrontEnd.WSGI
         return FrontEnd.CODED if self.only_coded or seen.policy.gateway else FrontEnd.RULES
 
     def named(self, rule: Rule, environ: WSGIEnvironment) -> NamedValues:
-        """Return what a request has of the cookies and values of the session that its rule names.
+        """Return the request's cookies and session values that its rule names.
 
         :raises ConfigError: if a normaliser fails, or if they can't be looked up.
         """
@@ -323,7 +324,7 @@ class Backend:
         """Return the place of the response to a request: under the key of the URL, or under that of a variant.
 
         :param rule: the rule for its path.
-        :param named: what it has of the cookies and values that the rule names.
+        :param named: its cookies and session values that the rule names.
         """
         holds = partial(self.sessions.hold, environ)
         hints = self.engine.hints

@@ -26,7 +26,7 @@ class BypassedCall:
     :param instrumentation: counts the call.
     :param environ: the request.
     :param rule: the rule for the path.
-    :param reason: why it does.
+    :param reason: why it bypasses the cache.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class BypassedCall:
         self._begun = time.perf_counter()
         self._is_counted = False
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            # Its answer may be kept by caches further out, which have to be told what it depends on.
+            # Caches further out may store the answer, so its Vary has to name what it depends on.
             self._environ = backend.observe.hand_in(environ)
         else:
             backend.observe.accompany(environ)
@@ -55,7 +55,7 @@ class BypassedCall:
         try:
             return self._backend.app(self._environ, start_response)
         except BaseException as error:
-            # A failed call too: the server answers 500.
+            # A failed call counts too: the server answers 500.
             self._count(failed=is_failure(error), error=error)
             raise
 
@@ -64,7 +64,7 @@ class BypassedCall:
         return self._backend.observe(self._environ, self._rule.ignored)
 
     def answered(self, code: int) -> bool:
-        """Count the answer, unless a view with ``cached()`` has counted it. Return whether one has."""
+        """Count the answer, unless a view with ``cached()`` has counted it. Return whether a view has."""
         return self._count(failed=code in FAILURE_STATUSES)
 
     def _count(self, *, failed: bool, error: BaseException | None = None) -> bool:

@@ -16,7 +16,7 @@ _ONLY_GET = ("HTTP_RANGE", "HTTP_IF_RANGE")
 
 
 def as_get(environ: WSGIEnvironment) -> WSGIEnvironment:
-    """Return a HEAD request as the GET that fills the store. It remembers what it was."""
+    """Return a HEAD request as the GET that fills the store. A variable records that it was a HEAD."""
     kept = {name: value for name, value in environ.items() if name not in _ONLY_GET}
     return {**kept, "REQUEST_METHOD": "GET", CONVERTED: True}
 
@@ -37,7 +37,7 @@ def discarding(start_response: StartResponse) -> StartResponse:
 
 
 class NoBody:
-    """The answer to a HEAD: nothing is sent of a body, and it is closed when the response is.
+    """The answer to a HEAD: it sends nothing of a body, and closes the body when the response is closed.
 
     :param body: the body of the answer to the GET.
     """

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Fields = list[tuple[str, str]]
 #: Bytes of a file that are sent in one block.
 BLOCK = 256 * 1024
-#: What a request for a range may have that only a full look decides about.
+#: The conditions that a request for a range must not have on the short way.
 _OTHER_CONDITIONS = tuple(name for name in CONDITIONS if name not in ("HTTP_RANGE", "HTTP_IF_RANGE"))
 #: Statuses without a body and without Content-Length.
 _BODILESS = (204, 304)
@@ -48,14 +48,14 @@ _BODILESS = (204, 304)
 
 @dataclass(frozen=True, slots=True)
 class PreparedFields:
-    """The fields of a stored response, for as long as its Age and its seconds of freshness left stay the same.
+    """The fields of a stored response, for as long as its Age and its remaining seconds of freshness stay the same.
 
     :ivar since: the beginning of that time, in seconds since the epoch.
     :ivar until: its end.
     :ivar whole: the fields of the whole response.
     :ivar confirmed: the fields of a 304.
     :ivar part: the fields of a 206 that come before those of the part.
-    :ivar more: those that come behind.
+    :ivar more: the fields of a 206 that come after those of the part.
     :ivar standing: the decision to serve it although a refresh is due; ``None``: it is fresh.
     """
 
@@ -76,12 +76,12 @@ class PreparedResponse:
 
     :param entry: the entry.
     :param removed: fields that are not sent, in lower case.
-    :param is_over: its freshness was ended early, and caches in front are told so.
+    :param is_over: its freshness was ended early, so that caches in front get a lifetime of 0.
     :ivar line: the status line.
     :ivar fields: the fields that are always the same: all but Age and the status fields.
     :ivar body: the body, in a tuple; ``None`` if it is in a file.
-    :ivar absent: the entry's absent names: a request that carries one of them gets another response; ``None`` if it has none.
-    :ivar keys: likewise, the keys of a session.
+    :ivar absent: the entry's absent names but for session keys: a request that carries one gets another response; or ``None``.
+    :ivar keys: the session keys among its absent names.
     :ivar etag: its ETag, if a 304 may be sent in its place.
     :ivar modified: its Last-Modified, likewise.
     :ivar has_parts: ranges may be cut from it.
@@ -108,14 +108,14 @@ class PreparedResponse:
         self.fields_now = NOT_PREPARED
 
     def is_confirmed_by(self, get: Callable[[str], Any]) -> bool:
-        """Whether a client sends exactly this ETag, or else exactly this date. If not, a full comparison may still confirm."""
+        """Whether a client sends exactly this ETag, or without one exactly this date. If not, the long way may still confirm it."""
         tag = get("HTTP_IF_NONE_MATCH")
         if tag is None:
             return self.modified is not None and self.modified == get("HTTP_IF_MODIFIED_SINCE")
         return self.etag is not None and tag == self.etag
 
     def part_for(self, get: Callable[[str], Any]) -> slice | None:
-        """Return the range of a request without other conditions than exactly this ETag; ``None``: a full look may find one."""
+        """Return the range of a request whose only condition, if any, is exactly this ETag; ``None``: the long way decides."""
         condition = get("HTTP_IF_RANGE")
         if not self.has_parts or any(get(name) is not None for name in _OTHER_CONDITIONS):
             return None
@@ -127,11 +127,11 @@ class PreparedResponse:
             return None
 
     def fields_at(self, now: float, more: Fields, until: float, standing: Standing | None = None) -> PreparedFields:
-        """Return the fields that may be sent now, and compute how long.
+        """Return the fields that may be sent now, with the time when they expire.
 
         :param now: seconds since the epoch.
         :param more: Age and the status fields.
-        :param until: they end at this time at the latest, in seconds since the epoch.
+        :param until: the latest time when they expire, in seconds since the epoch.
         :param standing: the decision to serve it although a refresh is due; ``None``: it is fresh.
         """
         entry = self.entry
@@ -179,7 +179,7 @@ def send_stored(environ: WSGIEnvironment, start_response: StartResponse, sent: P
 def _send_whole(environ: WSGIEnvironment, start_response: StartResponse, sent: PreparedResponse, more: Fields) -> Iterable[bytes]:
     body: Iterable[bytes] = ()
     if environ["REQUEST_METHOD"] != "HEAD":
-        # Before start_response: if the file has gone, the response can still be another one.
+        # Before start_response: if the file has gone, another response can still be sent.
         body = _from_file(sent.entry, environ) if sent.body is None else sent.body
     start_response(sent.line, [*sent.fields, *more])
     return body
@@ -233,9 +233,9 @@ def _send_range(selected: Selected, start_response: StartResponse, sent: Prepare
 class FilePart:
     """A part of a file, block by block.
 
-    :param file: at the beginning of the body.
-    :param start: where the part begins, in the body.
-    :param size: its bytes.
+    :param file: the file, positioned at the beginning of the body.
+    :param start: the offset of the part in the body, in bytes.
+    :param size: the size of the part in bytes.
     """
 
     def __init__(self, file: FileIO, start: int, size: int) -> None:

@@ -4,8 +4,8 @@ One :class:`AppFetch` is one call. Its steps:
 
 ============= ==================================================================================================================
 call          with the client's conditions replaced by those of the stored response, if the answer may be stored
-observe       what the app read of the request, and whether a decorator of ours answered
-judge         status and fields: by HTTP, by what is written in code, and by the rules
+observe       which parts of the request the app read, and whether a view with ``cached()`` answered
+judge         status and fields: by HTTP, by the policy in code, and by the rules
 name inputs   the cookies and fields of this request that the answer depends on and that the key does not contain
 read          the body: immediately if it is complete, else while the client reads it
 repeat        observe, name inputs and judge once more, since the app may read the request while it makes the body
@@ -17,7 +17,7 @@ The outcomes:
 ============= ==================================================================================================================
 FAILED, WORSE the stored response is kept; waiting requests share the failure, unless it may be one visitor's own
 PERSONAL      the answer depends on something that this request carries: the next visitor without it may fill the store
-UNSTORABLE    HTTP, code or a rule forbids storing the answer; one to a HEAD may still confirm or drop what is stored
+UNSTORABLE    HTTP, code or a rule forbids storing the answer; one to a HEAD may renew the stored response or end its freshness
 STORABLE      the answer is stored: now, or (``later``) once the whole body was sent
 ============= ==================================================================================================================
 
@@ -76,10 +76,10 @@ class AppFetch:
     :param environ: the request that the answer is for.
     :param url_key: the key of its URL.
     :param start_response: the server's; ``None`` for a background refresh.
-    :param named: what the request has of the cookies and values of the session that the rule names.
+    :param named: the request's cookies and session values that the rule names.
     :ivar call: the app's response.
     :ivar is_ours: a view with ``cached()`` answered, and did its own caching.
-    :ivar counts: counts why the request was not answered from the store, if only the rest of the body tells.
+    :ivar counts: the counters for why the request was not answered from the store, if that depends on the rest of the body.
     :ivar ended: the answer, once a body that was still to come has ended.
     """
 
@@ -111,7 +111,7 @@ class AppFetch:
         self.counts: Tally | None = None
         self.ended: Answer | None = None
         self._has_removed_conditions = False
-        #: Whether it is a GET without a body.
+        #: Whether the request is a GET without a body.
         self._is_plain = False
         #: How fast the client reads a body that is passed on as it comes.
         self._pace = StreamPace()
@@ -132,20 +132,20 @@ class AppFetch:
         if self.call.is_sent:
             # The app has used write(): no other response can be sent in its place.
             raise error
-        # What an app reads before it raises is not observed to the end.
+        # The reads of an app that raises are not all observed, so only requests that are alike may share the failure.
         return Answer(verdict, error=error, asked=all_fields(self.environ))
 
     def run(self, start: Start, said: RequestDirectives = NOTHING_SAID, *, confirms: bool = True) -> Answer:
         """Call the app and judge its answer.
 
-        :param start: what the engine noted before the call.
+        :param start: the facts that the engine recorded before the call.
         :param said: the client's Cache-Control, if it is obeyed.
-        :param confirms: the app may confirm what is stored, with a 304.
+        :param confirms: the app may confirm the stored response with a 304.
         """
         self._start, self._said, previous = start, said, start.previous
         if self._is_stripped and (refusal := self.backend.own_answers.of(self.url_key, self._named)) is not None:
             return replace(self.call_uncached(), anybodys=False, reason=refusal)
-        # If the answer can't be stored anyway, the client's conditions are between the client and the app.
+        # If the answer can't be stored anyway, the app itself answers the client's conditions.
         is_plain = self.environ["REQUEST_METHOD"] == "GET" and not has_unannounced_body(self.environ)
         self._is_plain = is_plain
         may_store = is_plain and not start.is_marked and not start.is_lasting
@@ -168,17 +168,17 @@ class AppFetch:
 
     @property
     def _is_stripped(self) -> bool:
-        """Whether the visitor has cookies that the app is not given for what is stored."""
+        """Whether the visitor has cookies that are hidden from the app when its answer may be stored."""
         cookie = self.environ.get("HTTP_COOKIE")
         return self.rule.hides_cookies and cookie is not None and cookie != self._named.cookie
 
     def _with_own_cookies(self, answer: Answer) -> Answer:
-        """Return an answer that is not stored as the app gives it to a request with all of its cookies."""
+        """Return the answer. If it can't be stored, return the answer of a second call, with all of the visitor's cookies."""
         if answer.verdict not in (Verdict.UNSTORABLE, Verdict.PERSONAL) or answer.value is not self.call or self.call.is_sent:
             return answer
         is_refused = 400 <= self.call.code < 500 and refuses_who_asks(self.call.code)
         if self._is_plain and answer.verdict is Verdict.UNSTORABLE and not is_refused:
-            # No matter of this visitor's.
+            # The reason is not this visitor, so for a while all visitors get their own answer by the first call.
             self.backend.own_answers.note(self.url_key, self._named, answer.reason)
         self.call.close()
         self.call = AppCall(self._start_response, partial(collected_by, self.cacheability))
@@ -187,7 +187,7 @@ class AppFetch:
         return replace(answer, value=own.value, error=own.error, failed=own.failed, entry=None, renewed=False)
 
     def _fetch_without_condition(self, start: Start) -> Answer:
-        """Call the app again: its 304 does not confirm what is stored for this request."""
+        """Call the app again, without conditions: its 304 does not confirm the stored response for this request."""
         self.call.close()
         self.call = AppCall(self._start_response, partial(collected_by, self.cacheability))
         return self.run(start._replace(previous=None), self._said)
@@ -207,16 +207,16 @@ class AppFetch:
 
     @property
     def answers_conditions(self) -> bool:
-        """Whether conditions and range are answered here, from the app's whole response, since the app or its cache has not."""
+        """Whether the gateway answers conditions and range from the app's whole response, since the app and its cache have not."""
         seen = self.observe()
         return self._has_removed_conditions or not (seen.is_ours or (self.backend.only_coded and not seen.policy.gateway))
 
     def varied(self, answer: Answer) -> set[str]:
-        """Return the request fields that the answer depends on by now, in lower case; a star if they don't tell."""
+        """Return the request fields that the answer depends on by now, in lower case; a star if fields can't express it."""
         seen, fields = self.observe(), self.call.fields
         own = self._entries.own(seen, fields)
         named = fields_of_answer(self.backend, self.rule, self.environ, seen, fields, own)
-        # A stream may still read anything. If it is stored, its hits will say what it has read.
+        # A stream may still read anything. If it is stored, its hits name the fields that it has read.
         return {STAR} if seen.is_stream and answer.entry is None and not seen.is_ours else named
 
     def _exchange(self, fields: list[tuple[str, str]], status: int = 0) -> Exchange:
@@ -236,7 +236,7 @@ class AppFetch:
         return self._response_judge.fields_to_store(self.call.fields, seen)
 
     def fields_for(self, answer: Answer) -> list[tuple[str, str]]:
-        """Return the fields that the client is sent: without those that are unset if the answer is stored for others too."""
+        """Return the fields to send to the client: if the answer is stored for others too, without those that are unset."""
         is_shared = answer.verdict is Verdict.STORABLE or (answer.renewed and answer.verdict is not Verdict.PERSONAL)
         seen = self.observe()
         # The visitor whose request fills the store also gets the cookie of their session, if the app has set it.
@@ -275,14 +275,14 @@ class AppFetch:
                 return assert_never(judgement.verdict)
 
     def _read_body(self, start: Start) -> Answer:
-        """Build the entry if the body is complete by its first chunk; else let it be copied while the client reads it."""
+        """Build the entry if the body is a list or ends with its first chunk; else have it copied while the client reads it."""
         call = self.call
         body = call.whole()
         if body is not None:
             return self._complete(body)
         judged, begun = call.fields, call.begun()
         if call.fields is not judged:
-            # The app has called start_response again, with an error: what was judged is not sent.
+            # The app has called start_response again, with an error: the judged response is not sent.
             return self._judge_response(start)
         if begun is None:
             return Answer(Verdict.UNSTORABLE, call, reason=Refusal(StoreRefusal.NOT_BYTES))
@@ -295,7 +295,7 @@ class AppFetch:
         return self._response_judge.judge(exchange, self.call, seen, start.previous, self._said.stale_if_error or 0.0)
 
     def _failed(self, judgement: Judgement, start: Start) -> Answer:
-        """Return the answer as a failure, with what other requests may be given of it."""
+        """Return the answer as a failure, with the parts of it that other requests may share."""
         call, judged = self.call, self.call.fields
         if judgement.verdict is Verdict.WORSE:
             return Answer(Verdict.WORSE, call, retry_after=self._response_judge.pause(call), reason=judgement.reason)
@@ -303,14 +303,14 @@ class AppFetch:
         if (body := call.whole()) is None and length is not None and length <= LIMIT and self.environ["REQUEST_METHOD"] == "GET":
             body = call.ahead(length)
         if call.fields is not judged:
-            # The app has called start_response again, with an error: what was judged is not sent.
+            # The app has called start_response again, with an error: the judged response is not sent.
             return self._judge_response(start)
         seen = self.observe()
         names = self._entries.beyond_key(seen, judged)
         carried = self._visitor.carried_part(names, seen)
         failed = Answer(judgement.verdict, call, retry_after=self._response_judge.pause(call), reason=judgement.reason)
         if call.code == TOO_MANY:
-            # It is about how often this visitor asks.
+            # A 429 is about the rate of this visitor's requests.
             return replace(failed, anybodys=False)
         failed = replace(failed, carried=carried, anybodys=not carried, absent=names, bare=bare_failure(call.code, judged))
         if body is None or carried:
@@ -348,7 +348,7 @@ class AppFetch:
     # -- a confirmation --------------------------------------------------------------------------------------------
 
     def _confirmed(self, start: Start, previous: Entry) -> Answer | None:
-        """Renew the stored response with the fields of a 304 (RFC 9111 section 4.3.4); ``None`` if the 304 is about another."""
+        """Renew the stored response with the fields of a 304 (RFC 9111 section 4.3.4); ``None`` if it is about another one."""
         seen = self.observe()
         headers = renewed(previous.headers, self._fields_to_store(seen))
         names = previous.absent | self._entries.beyond_key(seen, self.call.fields)
@@ -367,16 +367,16 @@ class AppFetch:
             return None
         windows = self._entries.jittered(judgement.windows, seen, exchange)
         entry = self._entries.renewed(exchange, windows, start, replace(whole, absent=names))
-        # A response that each use has to confirm is not written again for each use, unless something has changed.
+        # A response that needs confirming at each use is not written at each use, unless its fields have changed.
         is_same = entry.needs_confirming and previous.needs_confirming and entry.headers == previous.headers
         verdict, carried = Verdict.UNSTORABLE if is_same else judgement.verdict, self._visitor.credentials(seen)
         if carried and (verdict is not Verdict.STORABLE or self._visitor.guarded(self.call, seen)):
-            # Its fields are for its visitor alone.
+            # The fields of the 304 are for this visitor alone.
             verdict = Verdict.PERSONAL
         return Answer(verdict, self.call, entry=entry, renewed=True, carried=carried, anybodys=not carried)
 
     def _compared_with_head(self, start: Start) -> Answer | None:
-        """Renew the stored response if the answer to a HEAD has its validators; end its freshness if a GET would bring another one.
+        """Renew the stored response if the answer to a HEAD has its validators; end its freshness if a GET would return another.
 
         RFC 9111 section 4.3.5. An answer without validators confirms nothing.
         """
@@ -393,7 +393,7 @@ class AppFetch:
         if headers is None or not conditional_fields(fields) or self._entries.is_elsewhere(headers, previous, seen):
             return None
         if first_of(fields, "set-cookie") is not None:
-            # It is meant for this visitor, and its fields may say more about them than what is stored for all.
+            # The answer is meant for this visitor, so its fields must not replace those of the response that is stored for all.
             return None
         exchange = replace(self._exchange(list(headers)), method="GET")
         judgement = self._judge(exchange, seen, start)
@@ -408,7 +408,7 @@ class AppFetch:
     # -- a body that the client reads ------------------------------------------------------------------------------
 
     def when_complete(self, callback: Callable[[Answer | None], object]) -> None:
-        """Set what is called with the answer once the body is complete, or with ``None`` if it broke off."""
+        """Set the callback. It is called with the answer once the body is complete, or with ``None`` if it broke off."""
         self._on_complete = callback
 
     def copied(self) -> Copied:

@@ -34,7 +34,7 @@ class GatewayCache(Gateway):
     """A shared HTTP cache in front of any WSGI app. It obeys the Cache-Control of the app's responses.
 
     :param wsgi_app: the app.
-    :param store: where entries are stored; ``"memory"``: in each process by itself. Default: in files in ``dir``.
+    :param store: where entries are stored; ``"memory"``: separately in the memory of each process. Default: in files in ``dir``.
     :param rules: pairs of a path pattern (``"/news/*"``) and a :class:`Policy`, for responses without Cache-Control. The first one
         that matches applies. Its callables are called with the WSGI environ, ``response_filter`` with the status line and the
         fields.
@@ -155,9 +155,9 @@ class GatewayCache(Gateway):
     def run_refresh(self, job: Mapping[str, Any]) -> str:
         """Run a refresh that another process has handed over, in this thread, like :meth:`StaleCache.run_refresh`.
 
-        :param job: what ``submit`` of the refresher was given.
+        :param job: the argument of the refresher's ``submit``.
         :return: ``"stored"``, ``"fresh"``, ``"busy"``, ``"failed"`` or ``"expired"``.
-        :raises RefreshRefused: if it can't be run here: it is of another app or version, or what is given is no refresh.
+        :raises RefreshRefused: if it can't be run here: it belongs to another app or version, or the argument is no refresh.
         """
         return self._bulk.run_refresh(job)
 
@@ -171,8 +171,8 @@ class GatewayCache(Gateway):
     def stats(self) -> Stats:
         """Return the numbers of all processes that share the cache directory, including ended ones.
 
-        A process that is killed loses none of them. With a server that hosts share, they are those of all hosts, of the others as
-        these have told them last. With a store of your own they are the numbers of this process.
+        A process that is killed loses none of them. With a server that several hosts share, they cover all hosts; those of the
+        other hosts are the ones last reported. With a store of your own they are the numbers of this process.
         """
         return self._engine.runtime.stats()
 

@@ -1,8 +1,8 @@
 """The WSGI middleware of the gateway. A hit never enters the app.
 
 ================ ===============================================================================================================
-short way        :meth:`Gateway.__call__`: a plain hit, from what the last hit prepared
-long way         ``_answer``: everything else; the engine decides between the next two
+short way        :meth:`Gateway.__call__`: a plain hit, sent with the fields that the last hit prepared
+long way         ``_answer``: everything else; the engine decides between the next two rows
 from the store   ``_from_copy``: a stored response: whole, in part, or as a 304
 from the app     ``_from_app``: the app's response, passed on as it comes; stored if :mod:`.fetch` allows it
 past the store   ``_bypass``: requests that no cache may answer (:func:`_why_bypassed`)
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 
 class Gateway:
-    """WSGI middleware that answers from the store what it may, and calls the app for the rest.
+    """WSGI middleware that answers requests from the store where it may, and calls the app for the others.
 
     :param backend: the app.
     :param rules: the rules for its paths.
@@ -91,16 +91,16 @@ class Gateway:
         Three tables make that possible, each checked in this order:
 
         - ``_known`` maps the request fields that make up a URL's key to the key, so that no key has to be built. The long way adds
-          a URL after a hit, unless a rule has to look at each request.
+          a URL after a hit, unless a rule or the client's Cache-Control has to be evaluated for each request.
         - ``Index.keys`` maps an index and the values of the request fields that a response names in ``Vary`` to the key of the
-          variant. A URL without ``Vary`` has no index. ``names`` is ``None`` where responses named different fields: then only the
+          variant. A URL without ``Vary`` has no index. ``names`` is ``None`` if responses named different fields: then only the
           long way can choose between them.
-        - ``PreparedFields`` are the response fields as they may be sent until the ``Age`` or the seconds of freshness left change,
-          that is for less than a second. They end before the entry is stale, so the short way need not ask whether it is fresh. Of
-          a stale entry whose refresh is pending, they end with the refresh (:class:`~.Standing`).
+        - ``PreparedFields`` are the response fields that may be sent until the ``Age`` or the remaining seconds of freshness
+          change, that is for at most a second. They expire before the entry becomes stale, so the short way need not check whether
+          it is fresh. For a stale entry whose refresh is pending, the end of the refresh ends them too (:class:`~.Standing`).
 
-        All of it is written out, since each function call would cost more than the work it does. Whatever the short way can't
-        decide takes the long way; :data:`LONG_WAY` lists what a request must not have.
+        Everything is written inline, since each function call would cost more than its work. Requests that the short way can't
+        decide take the long way; :data:`LONG_WAY` lists the variables that lead there.
         """
         get = environ.get
         try:
@@ -109,7 +109,7 @@ class Gateway:
                 get("HTTP_X_FORWARDED_PORT"), get("HTTP_X_FORWARDED_PREFIX"), get("RAW_URI"), get("REQUEST_URI"),
             )  # fmt: skip
         except KeyError:
-            # A server may leave out what is empty (PEP 3333).
+            # A server may leave out empty variables (PEP 3333).
             return self._answer(environ, start_response, None)
         key = self._known.get(fields)
         if key is not None and (copy := self._lookup(key)) is not None:
@@ -164,7 +164,7 @@ class Gateway:
     ) -> Iterable[bytes]:
         """Answer a request on the long way.
 
-        :param fields: what the short way remembers a request by; ``None``: this one it can't.
+        :param fields: the fields by which the short way finds the key again; ``None``: nothing is prepared for the short way.
         :param looks_again: whether to look up the entry again if its file has gone.
         """
         if not self._knows_server:
@@ -174,15 +174,15 @@ class Gateway:
         if (reason := _why_bypassed(environ)) is not None:
             return self._bypass(environ, start_response, reason)
         if REPORT in environ:
-            # The gateway of an app that this one is mounted in must not store the answer a second time.
+            # If this app is mounted in another one, the gateway of that app must not store the answer a second time.
             environ[REPORT].has_inner_gateway = True
-        # Set by the cache of an app that this one is mounted in. A refresh of ours starts here, so it must not see it.
+        # Set by the cache of an outer app that this one is mounted in. A refresh of this gateway starts here, and must not use it.
         environ.pop(ARRIVED, None)
         rule = self._rules.of(environ)
         if rule.policy.unless is not None and self._is_excluded(rule.policy.unless, environ):
             return self._bypass(environ, start_response, BypassReason.UNLESS)
         if rule.policy.convert_head and environ["REQUEST_METHOD"] == "HEAD":
-            # The short way would send a body.
+            # Without the fields, so that no HEAD takes the short way, which would send a body.
             body = self._look_up(rule, as_get(environ), discarding(start_response), None, looks_again=looks_again)
             return body if body == () else NoBody(body)
         return self._look_up(rule, environ, start_response, fields, looks_again=looks_again)
@@ -221,7 +221,7 @@ class Gateway:
             raise
 
     def renewal_of(self, entry: Entry) -> Renewal | str | None:
-        """Return the refresh of an entry, from its head alone; or why there can be none; ``None``: it is not from a gateway."""
+        """Return the refresh of an entry, made from its head alone, or why there is none; ``None`` if no gateway made the entry."""
         if is_key_of_page(entry.key) or "scheme" not in entry.recipe:
             return None
         refresh = refresh_of(self._backend, self._rules, entry)
@@ -233,7 +233,7 @@ class Gateway:
         return ask(lambda: bool(unless(environ)), True, log, "unless", "a request is live: the unless of its rule raised %r")
 
     def _renews(self, renew: Callable[..., object], environ: WSGIEnvironment) -> bool:
-        """Whether the developer's ``renew`` lets the request replace what is stored. If it raises, it does not."""
+        """Whether the developer's ``renew`` lets the request replace the stored response. If ``renew`` raises, it does not."""
         log = self._backend.complaints
         return ask(lambda: bool(renew(environ)), False, log, "renew", "a request renews nothing: the renew of its rule raised %r")
 
@@ -275,7 +275,7 @@ class Gateway:
         return self._closing(body, origin, served.refresh)
 
     def _closing(self, body: Iterable[bytes], origin: GatewayOrigin, refresh: bool = False) -> Iterable[bytes]:
-        """Do at close (PEP 3333) what must not delay the response: close the app's iterable, queue the refresh."""
+        """Return a body whose close (PEP 3333) closes the app's iterable and queues the refresh: neither delays the response."""
         after: list[Callable[[], Any]] = [origin.close]
         if refresh:
             after.append(partial(self._engine.runtime.submit, origin.refresh()))
@@ -320,12 +320,12 @@ class Gateway:
         return self._gateway_timeout(origin.start_response, served.status, "stale")
 
     def _from_new_entry(self, origin: GatewayOrigin, served: Served, answer: Answer, entry: Entry) -> Iterable[bytes]:
-        """Answer the client's conditions from the entry that the app's response has just become."""
+        """Answer the client's conditions from the entry that was just made of the app's response."""
         more = fields_for_answer(served, origin.app_status, self._chosen, origin.reason, origin.debug_detail(served))
         if served.status is CacheStatus.REVALIDATED or first_of(entry.headers, "age") is not None:
             more.append(("Age", str(int(entry.age(time.time())))))
         if served.status is CacheStatus.REVALIDATED:
-            # The 304 of the app set them for this visitor. They are not stored.
+            # The app's 304 sets these cookies for this visitor. They are not stored.
             more += [("Set-Cookie", value) for value in origin.cookies_set(answer)]
         return self._closing(send_stored(origin.environ, origin.start_response, PreparedResponse(entry), more), origin)
 
@@ -340,7 +340,7 @@ class Gateway:
         more = (
             [] if fetch.is_ours else fields_for_answer(served, call.code, self._chosen, origin.reason, origin.debug_detail(served))
         )
-        # Caches between the gateway and the client must tell the visitors apart too.
+        # Caches between the gateway and the client must distinguish the visitors too.
         fields = with_vary(fetch.fields_for(answer), fetch.varied(answer))
         body, after = send_live(origin, answer, fields, more)
         if after:
@@ -350,7 +350,7 @@ class Gateway:
     # -- past the store ------------------------------------------------------------------------------------------
 
     def _bypass(self, environ: WSGIEnvironment, start_response: StartResponse, reason: BypassReason) -> Iterable[bytes]:
-        """Let the app answer. An unsafe request invalidates what it may have changed (RFC 9111 section 4.4)."""
+        """Call the app for a request that bypasses the cache. An unsafe one invalidates pages (RFC 9111 section 4.4)."""
         if reason in (BypassReason.UPGRADE, BypassReason.REPLAY):
             return self._backend.app(environ, start_response)
         if (warming := warming_of(environ)) is not None:
@@ -407,8 +407,9 @@ def _status_of(answer: Answer) -> int | None:
     return answer.value.code if isinstance(answer.value, AppCall) and answer.value.status else None
 
 
-#: A request with one of these in its environ takes the long way, where :func:`_why_bypassed` and the engine decide. The short way
-#: in :meth:`Gateway.__call__` checks each by hand, since a loop would make a hit slower; test_short_way holds that both agree.
+#: A request with one of these in its environ takes the long way, where :func:`_why_bypassed` and the engine decide. Only a range
+#: that :meth:`Gateway._part` can cut does not. The short way in :meth:`Gateway.__call__` checks each variable inline, since a loop
+#: would make a hit slower; test_short_way verifies that both agree.
 LONG_WAY = (
     "CONTENT_LENGTH",
     "HTTP_AUTHORIZATION",

@@ -1,8 +1,8 @@
 """Invalidates stored responses after unsafe requests (RFC 9111 section 4.4), and rebuilds the pages that they redirect to.
 
 A form redirects its visitor to a page, which is removed from the store, since the form may have changed it. Most forms, such as a
-login or a message, change nothing on it. So that others need not wait for the page each time, it is rebuilt when the redirect has
-been sent.
+login or a message, change nothing on it. So that other visitors need not wait for the page each time, it is rebuilt when the
+redirect has been sent.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class Invalidator:
     ) -> list[Entry]:
         """Purge the URL of a request, and those in Location and Content-Location of its response if they have the same origin.
 
-        Return what was stored of the pages that a redirect of an observed app leads to.
+        Return the entries that were stored for the pages that a redirect of an observed app leads to.
 
         :param environ: the request as it arrived.
-        :param observed: how the app came to its response. The URLs in that are made from the request as the app saw it.
+        :param observed: how the app came to its response. The URLs in the response are made from the request as the app saw it.
         """
         seen = observed.last_seen or environ
         urls = invalidated(method, status, _url(seen), headers, _url(environ))
@@ -74,7 +74,7 @@ class Invalidator:
     def renewing(self, body: Iterable[bytes], entries: Sequence[Entry]) -> Iterable[bytes]:
         """Return a body at whose close the removed pages are rebuilt in the background, for all visitors alike.
 
-        :param entries: their entries.
+        :param entries: the entries of the removed pages.
         """
         runtime = self._engine.runtime
         if not entries or runtime.in_line:
@@ -88,15 +88,15 @@ class Invalidator:
             if isinstance(job, str):
                 continue
             copy = self._engine.look_up(job.key)
-            # Somebody may have had it made meanwhile.
+            # Another request may have stored the page meanwhile.
             if copy.entry is None and not copy.note.backing_off(now) and runtime.claim(copy):
                 runtime.submit(replace(job, fills_missing=True))
 
     def _invalidate(self, environ: Mapping[str, Any], root: str | None) -> list[Entry]:
-        """Purge the URL of a request. Return what was stored of it.
+        """Purge the URL of a request. Return the entries that were stored for it.
 
-        :param root: the script root that the app must have seen when it made what is stored. A visitor may have chosen it, and
-            must not purge a page that the app has elsewhere.
+        :param root: the script root that the app must have seen when it made the stored page; ``None``: any. A visitor may have
+            chosen the root, and must not purge a page that the app has below another one.
         """
         rule = self._rules.of(environ)
         key = page_key("gateway", environ, rule.policy.vary, rule.ignored, named=rule.policy.named)
@@ -119,7 +119,7 @@ class Invalidator:
         return [entry for key in keys if (entry := self._engine.look_up(key).entry) is not None]
 
     def _is_known(self, key: str, root: str | None) -> bool:
-        """Whether a response is stored under a key, made below a script root, or is being made."""
+        """Whether a response is stored under a key and was made below a script root, or is being made."""
         entry = self._engine.look_up(key).entry
         if entry is not None:
             return root is None or name_of_root(root) in entry.names
@@ -127,7 +127,7 @@ class Invalidator:
 
 
 def _url(environ: Mapping[str, Any]) -> str:
-    """Return the full URL of a request. Only what must be quoted in its path is quoted."""
+    """Return the full URL of a request. In its path, only characters that must be quoted are quoted."""
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1", "replace")
     query = environ.get("QUERY_STRING", "")
     quoted = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in path)

@@ -5,13 +5,13 @@ extent          what is sent                                             the app
 =============== ======================================================== ==================================================
 FULL            the response as it comes                                 is passed on
 PARTIAL         the range, cut from the chunks as they pass; in a file   is closed at the end of the range, or when the
-                that is not stored, what is before it is skipped         client leaves
+                that is not stored, the bytes before it are skipped      client leaves
 NOT_MODIFIED    the fields of a 304, and the cookies that the app sets   is closed unread
 UNSATISFIABLE   likewise, as a 416                                       is closed unread
 =============== ======================================================== ==================================================
 
-A range needs the size of the whole for its Content-Range, so a stream without Content-Length is sent whole. It could be sent with a
-star in the place of the size, but then a range that begins after its end would be found out only when the head is sent.
+A range needs the size of the whole for its Content-Range, so a stream without Content-Length is sent whole. A 206 could have a
+star in the place of the size, but whether a range begins beyond the end would be known only after the head was sent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Fields = list[tuple[str, str]]
 
 
 def selected_of(fetch: AppFetch, fields: Fields) -> Selected | None:
-    """Return how much of the app's response its request asks for; ``None`` if that is between the client and the app.
+    """Return how much of the app's response its request asks for; ``None`` if it is passed on as it is.
 
     :param fields: the fields of the whole response, as they are sent.
     """
@@ -49,7 +49,7 @@ def selected_of(fetch: AppFetch, fields: Fields) -> Selected | None:
 def send_live(
     origin: GatewayOrigin, answer: Answer, fields: Fields, more: Fields
 ) -> tuple[Iterable[bytes], list[Callable[[], object]]]:
-    """Send the app's response as far as its request asks for it. Return the body, and what is done when it is closed.
+    """Send the app's response as far as its request asks for it. Return the body, and the functions to call when it is closed.
 
     :param answer: the app's response with its verdict.
     :param fields: the fields of the whole response.
@@ -67,7 +67,7 @@ def send_live(
     if is_copied:
         after.append(partial(_fill, origin))
     elif may_store:
-        # Nobody waits for the end of a body that will not be read so far.
+        # The body will not be read to its end, so no request may wait for that.
         origin.break_off()
         _fill(origin)
     if runtime.in_line:
@@ -96,7 +96,7 @@ def _send_part(fetch: AppFetch, selected: Selected, fields: Fields, more: Fields
 
 
 def _fill(origin: GatewayOrigin) -> None:
-    """Store a page in the background that could have been stored, but of which the client does not take all."""
+    """Have a page made and stored in the background that could be stored, but that the client does not read to its end."""
     runtime = origin.backend.engine.runtime
     if runtime.in_line or runtime.refresher.workers == 0:
         return

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-#: What a session has whose end each request puts off.
+#: The key of a permanent session, whose end each request puts off.
 PERMANENT = RequestInputs(session=("_permanent",))
 
 
@@ -58,10 +58,10 @@ class GatewayOrigin(RequestOrigin):
     :param environ: the request.
     :param start_response: the server's.
     :ivar url_key: the key of the URL, without variants.
-    :ivar located: the place of its response.
+    :ivar located: the place of the response.
     :ivar fetch: the call of the app, if there was one.
     :ivar said: the client's Cache-Control, if it is obeyed.
-    :ivar met: the entry that was stored when the request came; noted with ``app.debug``.
+    :ivar met: the copy that was found when the request came; recorded only with ``app.debug``.
     """
 
     key: str
@@ -89,14 +89,14 @@ class GatewayOrigin(RequestOrigin):
         self.environ = environ
         self.start_response = start_response
         policy = rule.policy
-        #: What the request has of the cookies and values of the session that its rule names.
+        #: The request's cookies and session values that its rule names.
         self.named = backend.named(rule, environ)
         self.url_key = page_key("gateway", environ, policy.vary, rule.ignored, named=policy.named)
         self.located = backend.locate(self.url_key, environ, rule, self.named)
         self.key = self.located.key
         self.fetch: AppFetch | None = None
         self.met: Copy | None = None
-        #: Whether its endpoint may be stored, once that was asked.
+        #: Whether the answers of its endpoint may be stored; ``None`` before the first look-up.
         self._known: bool | None = None
         self.terms: ServeOptions = rule.terms
         if backend.asked_by and rule.policy.prefer_stale is None and is_set(backend.asked_by, environ):
@@ -109,19 +109,20 @@ class GatewayOrigin(RequestOrigin):
 
     @property
     def may_take_short_way(self) -> bool:
-        """Whether later hits may take the short way: no rule and no directive looks at each request."""
+        """Whether later hits may take the short way: no part of the rule and no directive has to be evaluated for each request."""
         policy, environ = self.rule.policy, self.environ
-        # unless, renew, vary and Cache-Control would have to be looked at for each hit; Host must be part of what is remembered.
+        # unless, renew, vary and Cache-Control would have to be evaluated for each hit. Without Host, the key has the name of the
+        # server, which the short way does not remember.
         is_plain = policy.unless is None and policy.renew is None and not policy.vary and not self.backend.honors
-        # The short way tells variants by the fields as received.
+        # The short way distinguishes variants by the fields as received, not by session values or results of normalisers.
         is_plain = is_plain and not policy.session and not any((policy.cookies or {}).values())
         return is_plain and environ["REQUEST_METHOD"] == "GET" and "HTTP_HOST" in environ
 
     def served_alike_until(self, served: Served, now: float) -> tuple[float, Standing | None]:
-        """Return until when such requests are answered with the same stored response, and the decision if a refresh is due.
+        """Return until when requests like this one get the same stored response, and the standing decision if a refresh is due.
 
         :param served: how this request is answered.
-        :param now: seconds since the epoch, which are also returned if the next request has to be decided about.
+        :param now: seconds since the epoch; returned if the next request needs a decision of its own.
         """
         copy = served.copy
         assert copy is not None
@@ -132,7 +133,7 @@ class GatewayOrigin(RequestOrigin):
             return until, None
         if standing is None or served.collapsed or served.status is not standing.status or not standing.holds(now, self.terms):
             return now, None
-        # Past that window the answer depends on what a client prefers, which the short way does not look at.
+        # After stale-while-revalidate the answer depends on the client's preference, which the short way does not read.
         is_asked = self.backend.asked_by and self.rule.policy.prefer_stale is None
         return (now if is_asked and not copy.entry.in_swr(now) else standing.until), standing
 
@@ -143,14 +144,14 @@ class GatewayOrigin(RequestOrigin):
 
     @property
     def tally(self) -> Tally:
-        """The counters: of the endpoint that answered, or before the call of the endpoint of the stored response."""
+        """The counters of the endpoint that answered; before the call, those of the endpoint of the stored response."""
         if self.fetch is not None:
             # The app may have answered with another endpoint than the stored response came from.
             return self.fetch.tally
         return self.backend.tally_of(self.backend.engine.look_up(self.key).entry, self.rule.pattern)
 
     def count_when_complete(self, answer: Answer) -> None:
-        """Count, once the body is complete, why a response whose body is still to come was not answered from the store."""
+        """If the body is still to come, have the reason for no hit counted once it is complete."""
         if answer.later is not None and self.fetch is not None:
             self.fetch.counts = self.tally
 
@@ -177,29 +178,29 @@ class GatewayOrigin(RequestOrigin):
         return super().may_collapse and not wants_none and self._may_be_stored() and self.located.has_room
 
     def _may_be_stored(self) -> bool:
-        """Whether the answer may be stored and served to those who wait, as far as is known before the call."""
+        """Whether the answer may be stored and served to the waiters, as far as is known before the call."""
         entry = self.backend.engine.look_up(self.key).entry
         if entry is not None:
-            # If each request needs a confirmation of the app, waiting for another request's would save nothing.
+            # If each request needs a confirmation by the app, waiting for another request's call would save nothing.
             return not entry.needs_confirming
         if self._known is None:
             self._known = self.backend.endpoints.may_store(self.environ)
         return self._known
 
     def share_of(self, failure: Answer, *, again: bool) -> Answer | None:
-        """Return the failure of another request as this one may be given it: see :mod:`.failures`."""
+        """Return the form in which this request may share the failure of another one: see :mod:`.failures`."""
         return share_alike(failure, self.environ, super().share_of(failure, again=again), again=again)
 
     def is_barred_from(self, entry: Entry) -> bool:
-        """Whether the entry must not be served to this request; also if a hit would let its session end."""
+        """Whether the entry must not be served to this request, for instance since a hit would not prolong its session."""
         return super().is_barred_from(entry) or self._is_to_be_prolonged(entry)
 
     def barred_by(self, entry: Entry) -> RequestInputs:
-        """Return the absent names of an entry that the request carries, Authorization, or what has to be prolonged."""
+        """Return the names that bar the request from an entry: carried absent names, Authorization, or keys of its session."""
         carried = self.carried_part(entry.absent)
         if carried or "HTTP_AUTHORIZATION" in self.environ or not (entry.absent.session or self.rule.policy.session):
             return carried or super().barred_by(entry)
-        # A session that is kept on a server may have lost its keys by now, such as a message that was shown.
+        # A session that is kept on a server may have lost these keys by now, such as a message that was shown.
         return PERMANENT if self._is_to_be_prolonged(entry) else RequestInputs(session=entry.absent.session)
 
     def _is_to_be_prolonged(self, entry: Entry) -> bool:
@@ -211,12 +212,12 @@ class GatewayOrigin(RequestOrigin):
         return self.backend.sessions.hold(self.environ, keys)
 
     def key_by(self, fields: Fields) -> str | None:
-        """Return the key of the first answer to such requests, and let others find out by what they are told apart."""
+        """Return the key of the first answer to requests like this one, and record its selectors for other requests."""
         get = lookup(self.environ, self.named.values)
         return self.backend.engine.hint(self.url_key, in_order((*self.rule.named, *fields)), get)
 
     def relocate(self) -> bool:
-        """Look up the variant again: since another request the URL may have variants."""
+        """Look up the variant again, since another request may have given the URL variants. Return whether the key has changed."""
         before = self.key
         self.located = self.backend.locate(self.url_key, self.environ, self.rule, self.named)
         self.key = self.located.key
@@ -225,14 +226,14 @@ class GatewayOrigin(RequestOrigin):
     def _new_fetch(self, *, fills: bool) -> AppFetch:
         # A request may need a second call, for example if the file of its stored response has gone.
         self.close()
-        # If nothing is stored, a whole response to a HEAD would be made for nothing.
+        # If no answer will be stored, the app would make a whole response to a HEAD for nothing.
         environ = self.environ if fills else as_sent(self.environ)
         self.fetch = AppFetch(self.backend, self.rule, environ, self.url_key, self.start_response, self.named)
         return self.fetch
 
     @property
     def min_uses(self) -> int:
-        """The number of requests from which on the answer is stored. Who warms wants it stored at once."""
+        """The number of requests from which on the answer is stored. A warming request has it stored at once."""
         return 1 if WARMING in self.environ else self.rule.policy.min_uses
 
     def call_uncached(self) -> Answer:
@@ -252,7 +253,7 @@ class GatewayOrigin(RequestOrigin):
         return answer
 
     def _read_for_nobody(self, fetch: AppFetch) -> Answer:
-        """Read the body that a HEAD has asked for as a GET, to store it. A client waits, so there is a limit."""
+        """Read the body of a HEAD that was converted to a GET, to store it. The client waits, so the time is limited."""
         try:
             answer = _read_to_end(fetch, time.monotonic() + self.lock_timeout)
         except Exception as error:
@@ -265,7 +266,7 @@ class GatewayOrigin(RequestOrigin):
             return
         warming.note(served)
         if served.answer is not None and served.answer.later is not None:
-            # The batch reads the body to its end, and asks then.
+            # The batch reads the body to its end, and then calls this.
             warming.later = self._is_stored
 
     def _is_stored(self) -> bool:
@@ -317,7 +318,7 @@ class GatewayOrigin(RequestOrigin):
         return debug_detail(self, self.met, served, time.time(), pending=pending)
 
     def note_probe(self, served: Served) -> None:
-        """Note how the request is answered, if it asks why."""
+        """Note how the request is answered, if it has a probe."""
         if (probe := probe_of(self.environ)) is None:
             return
         fetch = self.fetch
@@ -338,7 +339,7 @@ class GatewayOrigin(RequestOrigin):
         )
 
     def refresh(self) -> RefreshJob:
-        """Return the refresh of the stored response: a new request from what is in the key."""
+        """Return the refresh of the stored response: a new request that is made from the parts of the key."""
         recipe = recipe_of(self.environ, self.rule.policy.vary, self.located.fields, self.named, self.rule.ignored)
         return _refresh_job(self.backend, self.rule, self.key, self.url_key, self.label, recipe, self.tally)
 
@@ -354,7 +355,7 @@ def refresh_of(backend: Backend, rules: Rules, entry: Entry) -> RefreshJob | str
     environ = recipe.to_environ()
     rule = rules.of(environ)
     url_key = page_key("gateway", environ, rule.policy.vary, rule.ignored, named=rule.policy.named)
-    # A rule with another vary or other ignored parameters gives the URL another key; the entry is never looked up again.
+    # A rule with another vary or other ignored parameters gives the URL another key, so the entry is never looked up again.
     if entry.key != url_key and not is_variant_of(url_key, entry.key):
         return "no request can reach it any more, since the rules have changed"
     tally = backend.tally_of(entry, rule.pattern)
@@ -395,7 +396,7 @@ def _refreshed(backend: Backend, rule: Rule, url_key: str, recipe: PageRecipe, s
 def _read_to_end(fetch: AppFetch, until: float = math.inf) -> Answer | None:
     """Read the body of a response to its end, and return the answer to store; ``None`` if it broke off.
 
-    :param until: the time by the monotonic clock at which it is broken off.
+    :param until: when to stop, on the monotonic clock.
     """
     answers: list[Answer | None] = []
     fetch.when_complete(answers.append)

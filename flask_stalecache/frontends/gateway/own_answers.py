@@ -1,4 +1,4 @@
-"""Remembers the pages for which the app has no answer for everybody, so that it is asked for one only once in a while.
+"""Remembers the URLs for which the app has no answer for everybody, so that it is called for one only once in a while.
 
 For an answer that may be stored, an app that can't be observed gets only the named cookies. If that answer can't be stored, the
 visitor must get the app's answer to all of their cookies, which takes a second call.
@@ -12,7 +12,7 @@ from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.remembered import MIB, Remembered
 from ...core.rules.named import NamedValues
 
-#: Seconds after which the app is asked again for an answer that may be stored.
+#: Seconds after which the app is called again for an answer that may be stored.
 ASKED_AGAIN = 60.0
 
 
@@ -20,7 +20,7 @@ class OwnAnswers:
     """The URLs whose last answer to a request with the named cookies alone could not be stored."""
 
     def __init__(self) -> None:
-        #: Visitors choose both URLs and cookies.
+        #: Limited, since visitors choose both URLs and cookies.
         self._known: Remembered[tuple[object, ...], tuple[float, Refusal]] = Remembered(most=4096, limit=4 * MIB, longest=8192)
 
     def note(self, url_key: str, named: NamedValues, refusal: Refusal | None) -> None:
@@ -36,6 +36,6 @@ class OwnAnswers:
         self._known.note(key, (time.time(), why))
 
     def of(self, url_key: str, named: NamedValues) -> Refusal | None:
-        """Return why the last answer could not be stored; ``None`` if the app is to be asked."""
+        """Return why the last answer could not be stored; ``None`` if the app should be called for one that can."""
         since, refusal = self._known.get((url_key, named.cookie)) or (0.0, None)
         return refusal if since <= time.time() < since + ASKED_AGAIN else None

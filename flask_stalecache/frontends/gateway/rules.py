@@ -31,13 +31,13 @@ class Rule(NamedTuple):
     """The policy for some paths.
 
     :ivar policy: its callables are called with the WSGI environ, ``response_filter`` with the status and the fields.
-    :ivar ignored: what of the query is not part of the key.
+    :ivar ignored: the parts of the query that are not part of the key.
     :ivar terms: the serving options.
     :ivar written: the stale windows that are written in the rule itself, not in the configuration.
     :ivar pattern: its pattern; "" for paths without a rule.
-    :ivar is_rest: other paths have rules, and these have none.
+    :ivar is_rest: it is for the paths without a rule, while other paths have rules.
     :ivar named: the cookies and values of the session that are always in the key.
-    :ivar hides_cookies: the app can't be observed, so that it gets no other cookies than the named ones for what is stored.
+    :ivar hides_cookies: the app can't be observed, so it gets only the named cookies if its answer may be stored.
     """
 
     policy: Policy
@@ -51,7 +51,7 @@ class Rule(NamedTuple):
 
     @property
     def calls_for_key(self) -> bool:
-        """Whether callables of the developer's take part in the key."""
+        """Whether callables of the developer may be called to make the key."""
         return bool(self.named) or any(self.policy.vary.values())
 
     def showing_errors(self) -> Rule:
@@ -98,7 +98,7 @@ class Rules:
         return bool(self._rules)
 
     def check_unset(self, tag_fields: frozenset[str]) -> None:
-        """Raise :class:`ConfigError` if a rule takes away a field that lists the tags of its pages.
+        """Raise :class:`ConfigError` if a rule unsets a field that lists the tags of its pages.
 
         :param tag_fields: those fields, in lower case.
         """
@@ -117,12 +117,12 @@ class Rules:
         where = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""), environ.get("HTTP_HOST", "")
         rule = self._remembered.get(where)
         if rule is None:
-            # No bytes of a rule are counted: paths share it.
+            # The size of the rule is not counted: many paths share it.
             rule = self._remembered.note(where, self._found(where[0] + where[1], environ))
         return rule
 
     def show_errors(self) -> None:
-        """Show the app's failures from now on. ``app.run(debug=True)`` sets the mode after the rules were made."""
+        """Show the app's failures from now on. ``app.run(debug=True)`` sets the debug mode after the rules were made."""
         self.plain = self.plain.showing_errors()
         self._rules = [(pattern, matcher, rule.showing_errors()) for pattern, matcher, rule in self._rules]
         self._remembered.clear()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 Fields = list[tuple[str, str]]
-#: Marks the end of a body. An app may yield anything, so it must be an object of its own.
+#: Marks the end of a body. An app may yield anything, so the mark must be a unique object.
 _END: Any = object()
 
 
@@ -103,7 +103,7 @@ class AppCall:
 
     @property
     def size(self) -> int | None:
-        """The size of the body in bytes, by its Content-Length or as a list; ``None`` if it is not known, or they disagree."""
+        """The size of the body in bytes, by its Content-Length or as a list; ``None`` if neither tells it, or if they disagree."""
         length, body = content_length(self.fields), self._listed()
         if body is None or (length is None and first_of(self.fields, "content-length") is not None):
             return length
@@ -111,7 +111,7 @@ class AppCall:
         return size if length in (None, size) else None
 
     def begun(self) -> bytes | None:
-        """Read the body up to the first chunk that is not empty, and return it; ``None`` if it does not consist of bytes."""
+        """Read the body up to the first chunk that is not empty. Return the bytes so far; ``None`` if a chunk is not bytes."""
         while not any(self.first[-1:]):
             chunk = self._next()
             if chunk is _END:
@@ -137,9 +137,9 @@ class AppCall:
         return chunks if all(type(chunk) is bytes for chunk in chunks) else None
 
     def ahead(self, length: int) -> bytes | None:
-        """Read a whole body ahead of the client, and keep it for it; ``None`` if it is not as long as that, or not of bytes.
+        """Read a whole body ahead, keep it for the client, and return it; ``None`` if its length or the type of a chunk is wrong.
 
-        :param length: its bytes.
+        :param length: the length that it must have, in bytes.
         """
         size = sum(len(chunk) for chunk in self.first)
         while size < length and (chunk := self._next()) is not _END:
@@ -157,7 +157,7 @@ class AppCall:
         return body
 
     def skip(self, count: int) -> int:
-        """Skip bytes of a body that is a file, and of which nothing was read. Return how many were skipped."""
+        """Skip bytes of a body that is a file from which nothing was read. Return how many were skipped."""
         body = self._body
         if self._iterator is not None or type(body) is not FileWrapper or not body.seekable():
             return 0
@@ -165,7 +165,7 @@ class AppCall:
         return count
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the chunks of the body, also those that were read already."""
+        """Yield the chunks of the body, including those that were read already."""
         while self.first:
             yield self.first.pop(0)
         while (chunk := self._next()) is not _END:
@@ -179,7 +179,7 @@ class AppCall:
 
 
 class _Rest:
-    """A body of which the first chunks were read already."""
+    """A body whose first chunks were read already."""
 
     def __init__(self, call: AppCall) -> None:
         self._call = call
@@ -203,8 +203,8 @@ class Copied:
     :param copy: the copy, which is empty.
     :param limit: the largest copy, in bytes.
     :param length: the Content-Length of the response; ``None`` if it has none.
-    :param over: called once at the end: with the body if it is complete; else with ``None``, and why there is no copy of it;
-        ``None`` if it was cut short.
+    :param over: called once at the end, with the body and ``None``. Without a complete copy, it is called with ``None`` and the
+        reason, which is ``None`` too if the body was cut short.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class Copied:
             self._end(is_whole=True)
 
     def _end(self, why: StoreRefusal | None = None, *, is_whole: bool = False) -> None:
-        """Tell once how it has ended, and let go of the copy.
+        """Report once how the body has ended, and release the copy.
 
         :param why: why there is no copy.
         :param is_whole: the body is complete.
@@ -267,7 +267,7 @@ class Copied:
         if over is None:
             return
         if is_whole and body is None:
-            # It was given up with its last chunk.
+            # The copy was given up at the last chunk.
             why = StoreRefusal.SLOW_READER
         over(body if is_whole else None, why)
 

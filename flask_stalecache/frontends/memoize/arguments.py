@@ -1,4 +1,4 @@
-"""The arguments of a fetch function: their canonical form for the key, and as data for the recipe. Pure."""
+"""The arguments of a fetch function: in canonical form for the key, and as data for the recipe. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Form = Any
 #: Types that are recognised by name, since a pure module imports neither pathlib nor uuid.
 _BY_NAME = {("pathlib", "PurePath"), ("pathlib._local", "PurePath"), ("uuid", "UUID")}
 _ZONES = {("zoneinfo", "ZoneInfo")}
-#: Longer integers have no decimal digits: Python refuses to write more than a few thousand.
+#: Integers with more bits are written in hexadecimal: Python refuses to write more than a few thousand decimal digits.
 _LONG = 2000
 
 
@@ -32,8 +32,8 @@ class _Formless(Exception):
 def canonical(value: object, name: str, function: str) -> str:
     """Return a text that is equal for equal arguments of equal types, in every process, and different for others.
 
-    :param name: what the argument is called, for the error.
-    :param function: what the function is called, for the error.
+    :param name: the name of the argument, for the error.
+    :param function: the name of the function, for the error.
     :raises UnkeyableArgument: if the value, or one in it, has no canonical form.
     """
     try:
@@ -52,9 +52,9 @@ def _form(value: Any) -> Form:
         return ("int", hex(value))
     if kind in (str, bytes, int, float, bool, type(None)):
         return (kind.__name__, value)
-    # By its type, here and below: a proxy's isinstance() speaks for what is behind it, which may be another one each time.
+    # By its type, here and below: isinstance() of a proxy checks the object behind it, which may be another one each time.
     if issubclass(kind, Enum):
-        # Not `name` and `value`, which a member may be called.
+        # Not `name` and `value`, since a member may have such a name.
         return ("enum", _name(kind), ascii(value._name_), _form(value._value_) if value._name_ is None else "")
     if kind in (list, tuple):
         return (kind.__name__, *map(_form, value))
@@ -84,7 +84,7 @@ def _form_of_object(value: Any, kind: type) -> Form:
 
 
 def _form_of_dataclass(value: Any, kind: Any) -> Form:
-    # What a list, dict or string holds is in no field.
+    # The items of a list, dict or string are in no field.
     if issubclass(kind, (list, tuple, dict, set, frozenset, str, bytes, bytearray, int, float)):
         raise _Formless(f"a {_name(kind)}")
     names = [field.name for field in fields(kind)]
@@ -95,11 +95,11 @@ def _form_of_dataclass(value: Any, kind: Any) -> Form:
 
 
 def _zone_key(zone: Any) -> str | None:
-    """Return the key of a zone; ``None`` without one, and for a fixed offset, which the ISO format tells."""
+    """Return the key of a zone; ``None`` without one, and for a fixed offset, which the ISO format contains."""
     kind = type(zone)
     if zone is None or kind is timezone:
         return None
-    # The offset alone says nothing of other seasons.
+    # The offset alone says nothing about other seasons.
     if _is_named(kind, _ZONES) and type(zone.key) is str:
         return str(zone.key)
     raise _Formless(f"a time in a zone that is a {_name(kind)}")
@@ -117,9 +117,9 @@ class Arguments:
     """The signature of a function.
 
     :param function: the function.
-    :param name: what it is called, for errors.
+    :param name: its name, for errors.
     :param ignored: parameters that are not in the key.
-    :raises ConfigError: if one of them is no parameter, or if the function does not tell its parameters.
+    :raises ConfigError: if an ignored name is no parameter, or if Python can't read the signature.
     """
 
     def __init__(self, function: Callable[..., Any], name: str, ignored: Iterable[str]) -> None:
@@ -168,7 +168,10 @@ class Arguments:
         return [*counted, *((name, more[name]) for name in sorted(more) if name not in self._ignored)]
 
     def to_json(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the arguments as data from which they can be rebuilt; ``None`` if one can't be, or only its caller has it."""
+        """Return the arguments as data from which they can be rebuilt.
+
+        ``None`` if one of them can't be rebuilt, or is ignored in the key, so that only the caller has it.
+        """
         bound = self._bound(args, kwargs)
         given = {*bound.arguments, *(bound.arguments.get(self._keywords, ()) if self._keywords else ())}
         if given & self._ignored:
@@ -186,7 +189,7 @@ class Arguments:
         return copy if is_same else None
 
     def from_json(self, data: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments that :meth:`to_json` made data of.
+        """Return the arguments from the data that :meth:`to_json` returned.
 
         :raises TypeError: for data of another form; likewise :class:`ValueError`.
         """
@@ -222,7 +225,7 @@ class Arguments:
         if hint is Any:
             return value
         made = msgspec.convert(value, type=hint, dec_hook=_from_plain, str_keys=True)
-        # An integer is at home where a float is asked for, and is written as one.
+        # An integer is valid for a parameter of type float, and stays an integer.
         return value if type(value) is int and type(made) is float else made
 
 

@@ -37,7 +37,7 @@ class FetchFunction:
     """A function under ``memoize``, before any app is known.
 
     :param function: the fetch function.
-    :param policy: what the developer wrote.
+    :param policy: the rules that the developer wrote.
     :param name: its name, if it is not the function's.
     """
 
@@ -61,7 +61,7 @@ class BoundFunction:
     :ivar renew: renews values by their keys, and waits for them.
     :ivar terms: the serving options for callers that wait.
     :ivar in_background: the serving options in a refresh.
-    :ivar keys: the keys of calls with plain arguments, as a cache.
+    :ivar keys: a cache of the keys of calls with plain arguments.
     :ivar tally: its counters.
     """
 
@@ -101,5 +101,5 @@ class BoundFunction:
         return call_key(definition.name, canonical(own(*args, **kwargs), "key", definition.name))
 
 
-#: No value of one of these types equals a value of another, so that a dict keeps them apart: not so with 1, 1.0 and True.
+#: No value of one of these types equals a value of another, so a dict distinguishes them, as it does not for 1, 1.0 and True.
 _PLAIN = frozenset({str, int, type(None)})

@@ -80,13 +80,13 @@ class ConcurrencyLimit:
 
 
 class CircuitBreaker:
-    """Stops the calls of a function for a while after too many failures in a row; then lets one call try.
+    """Stops the calls of a function for a while after too many failures in a row; then allows one trial call.
 
     :param store: keeps the note of the function.
     :param function: the function's module and qualified name.
     :param after: failures in a row, over all keys; ``None``: it is never suspended.
     :param pause: seconds for which it is suspended.
-    :param store_failed: called with errors of the store; meanwhile nothing is suspended.
+    :param store_failed: called with errors of the store. While the store fails, nothing is suspended.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class CircuitBreaker:
         return self._known().failures
 
     def admits(self) -> bool:
-        """Whether a call may be made now. Of the calls after the pause, only the first one may."""
+        """Whether a call may be made now. After the pause, only the first call may."""
         if self._after is None or (note := self._known()).failures < self._after:
             return True
         if note.backing_off(time.time()):
@@ -124,7 +124,7 @@ class CircuitBreaker:
         )
 
     def seq(self) -> int:
-        """Return the last purge number: a failure of what is called now is forgotten with a later purge of everything."""
+        """Return the last purge number. A later purge of the function or of everything ends the memory of failures before it."""
         return self._store.seq()
 
     def learn(self, *, failed: bool, seq: int) -> None:
@@ -149,7 +149,10 @@ class CircuitBreaker:
             return NOTHING
 
     def _change(self, change: Callable[[Note, float], Note | None], seq: int) -> bool:
-        """Change the note under its lock. Return false if the lock is taken, or if the change is ``None``."""
+        """Change the note under its lock. Return whether it was changed; true also if the store fails.
+
+        It is not changed if the lock is taken, or if the change is ``None``.
+        """
         lock = self._store.lock(self._key)
         try:
             for _ in range(_TRIES):

@@ -62,7 +62,7 @@ class CallFetch:
     around: ObservedAdapter | None = None
 
     def answer(self, start: Start, is_background: bool, is_given_up: Callable[[], bool] = lambda: False) -> Answer:
-        """Call the function, unless too many calls of it run, and judge its value.
+        """Call the function, unless it is suspended or too many calls of it run, and judge its value.
 
         :param is_background: no caller waits in this thread.
         :param is_given_up: whether the call has passed its deadline, so that its failure is counted already.
@@ -88,7 +88,7 @@ class CallFetch:
         return answer
 
     def answer_uncached(self) -> Answer:
-        """Call the function for this caller alone: nothing of it is stored."""
+        """Call the function for this caller alone. Nothing is stored."""
         value, error = self._run(Cacheability(current()), CallerContext.of(self.bound.app), self._observed())
         response = value if error is None else getattr(error, "response", None)
         failed = self._is_failure(error, value, _status_of(response))
@@ -100,7 +100,7 @@ class CallFetch:
     def _run(self, word: Cacheability, caller: CallerContext | None, urls: ObservedAdapter) -> tuple[Any, Exception | None]:
         """Call the function without the visitor's request: in the app context of its caller, else in one of its own.
 
-        The end of another app context would be the end of the caller's database session too.
+        A second app context would also end the caller's database session when it ends.
         """
 
         def run() -> Any:
@@ -108,7 +108,7 @@ class CallFetch:
 
         refuse_marks(iter((*self.args, *self.kwargs.values(), self.key)), self.label)
         try:
-            # With empty context variables: if the function needs one, the first call shows it, not a later refresh.
+            # With empty context variables, so that a function that needs one fails at the first call, not in a later refresh.
             return run_apart(run, word), None
         except Exception as error:
             return None, error

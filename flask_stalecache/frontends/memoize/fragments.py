@@ -12,7 +12,7 @@ the same object as one of those, or in ``g``  an error
 a macro of a template with a context          an error: it may show any of those
 ============================================  ==========================================================================
 
-An expression that is named in the tag has the value that it had there.
+An expression that is named in the tag keeps the value that it has there.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from .policy import CallPolicy
 from .serializers import is_immutable
 
 _VISITORS = ("request", "session", "g")
-#: What can be set in the tag.
+#: The options of the tag.
 OPTIONS = ("stale_while_revalidate", "stale_if_error", "tags", "refresh_ahead", "jitter", "lock_timeout", "inherit")
-#: More fragments in a process, or windows of them, are rendered live.
+#: The most fragments in a process, counted once for each set of options. Any others are rendered live.
 MOST = 1000
-#: A larger list or dict is not kept for the time after the request.
+#: A list or dict with more values is not kept for the time after the request.
 _LARGEST = 500
 
 
@@ -109,7 +109,7 @@ def answer(tag: Tag, max_age: Any, options: Mapping[str, Any]) -> Any:
     """Return the text of a fragment.
 
     :param max_age: seconds for which it is fresh; ``None``: as configured.
-    :raises StaleCacheError: if a value named in the tag is undefined, or the body reads what only the visitor has.
+    :raises StaleCacheError: if a value named in the tag is undefined, or the body reads data that only the visitor has.
     :raises UnkeyableArgument: if a value named in the tag has no canonical form.
     """
     tag.check()
@@ -140,7 +140,7 @@ def _key_of(tag: Any) -> tuple[Any, ...]:
 
 
 def _fragment(tag: Any) -> Any:
-    """Render a fragment for everybody. Only its caller has its tag, so that its recipe is incomplete."""
+    """Render a fragment for everybody. Only the caller has the tag, so the recipe is incomplete."""
     cacheability.tag(*tag.tags)
     return tag.render({**_for_everybody(current_flask_app(), tag), WITHIN: True})
 
@@ -159,7 +159,7 @@ def _definition(label: str, max_age: Any, options: Mapping[str, Any]) -> FetchFu
         return known
     inherit = options.get("inherit", True)
     windows: dict[str, Any] = {name: options[name] for name in OPTIONS if name in options and name not in ("tags", "inherit")}
-    # A callable key, since every hit needs it: to bind the arguments to a signature costs several times as much.
+    # A callable key, since every hit needs the key, and binding the arguments to a signature costs several times as much.
     windows["key"] = _key_of
     policy = CallPolicy(windows=Policy(max_age=max_age, **windows), inherit=inherit)
     return _definitions.setdefault(chosen, FetchFunction(_fragment, policy, label))
@@ -169,7 +169,7 @@ def _definition(label: str, max_age: Any, options: Mapping[str, Any]) -> FetchFu
 
 
 def note_made(context: dict[str, Any], update: Callable[[], None]) -> None:
-    """Let context processors update the variables of a template, and note in them which are made.
+    """Let context processors update the variables of a template, and note in the variables which ones are new.
 
     :param context: the variables.
     :param update: updates them.
@@ -180,10 +180,10 @@ def note_made(context: dict[str, Any], update: Callable[[], None]) -> None:
 
 
 def _for_everybody(app: Flask, tag: Tag) -> dict[str, Any]:
-    """Return the variables that a fragment sees otherwise than its template."""
+    """Return the variables that have another value in a fragment than in its template."""
     variables = tag.context.get_all()
     if WITHIN in variables:
-        # It is in another fragment, whose variables are everybody's.
+        # The fragment is in another one, whose variables are for everybody.
         return {}
     noted: Mapping[str, Any] = variables.get(MADE) or {}
     # A loop or {% set %} may have given the name another value.
@@ -192,7 +192,7 @@ def _for_everybody(app: Flask, tag: Tag) -> dict[str, Any]:
     if made and (tag.reads is None or not made.keys().isdisjoint(tag.reads)):
         shared = _made_without_request(app)
         for name, value in made.items():
-            # A proxy stands for what needs the request.
+            # An empty proxy stands for a value that needs the request.
             is_made = (shared.get(name) is not None and not is_empty_proxy(shared[name])) or (name in shared and value is None)
             changed[name] = shared[name] if is_made else _VisitorsValue.of(tag, name)
     kept = getattr(noted.get("g"), "__dict__", {}).values()
@@ -215,7 +215,7 @@ def _made_without_request(app: Flask) -> dict[str, Any]:
             try:
                 made.update(app.ensure_sync(processor)())
             except Exception:
-                # It needs the request. What it makes is the visitor's: an error where the fragment reads it.
+                # It needs the request, so its variables are the visitor's: to read one in the fragment is an error.
                 continue
     return made
 
@@ -231,7 +231,7 @@ def _blueprints_with_processors(app: Flask) -> list[str]:
 
 
 def _is_bound_to_visitor(value: Any) -> bool:
-    """Whether a value may show what only the visitor has."""
+    """Whether a value may show data that only the visitor has."""
     if isinstance(value, Macro):
         return not _is_of_shared_module(value)
     if type(value) is TemplateModule:
@@ -240,7 +240,7 @@ def _is_bound_to_visitor(value: Any) -> bool:
 
 
 def _is_of_shared_module(macro: Macro) -> bool:
-    """Whether a macro was imported without context, so that it knows no variables but its arguments."""
+    """Whether a macro was imported without context, so that it sees no variables of a template but its arguments."""
     environment, name = home_of_macro(macro)
     try:
         module = environment.get_template(name).module
@@ -250,7 +250,7 @@ def _is_of_shared_module(macro: Macro) -> bool:
 
 
 class _VisitorsValue(StrictUndefined):
-    """Raises an error that says what to write where a fragment uses what only the visitor has."""
+    """Stands for a variable that only the visitor has. Its use in a fragment raises an error that says what to write instead."""
 
     @classmethod
     def of(cls, tag: Tag, name: str) -> _VisitorsValue:
@@ -271,7 +271,7 @@ _EXAMPLES = {"request": "request.args.page", "session": "session.language", "g":
 
 
 def _is_kept(tag: Tag) -> bool:
-    """Whether a fragment can be rendered after the request: by values that neither belong to it nor change."""
+    """Whether a fragment can be rendered after the request: its values neither belong to the request nor change."""
     variables = tag.context.get_all()
     names = [name for name in variables if name != MADE] if tag.reads is None else tag.reads
     noted: Mapping[str, Any] = variables.get(MADE) or {}
@@ -285,7 +285,7 @@ def _is_kept(tag: Tag) -> bool:
 def _is_plain(value: Any, left: list[int]) -> bool:
     """Whether a value consists of plain data and functions.
 
-    :param left: the number of values that are looked at.
+    :param left: how many more values may be checked: a list with one number, which is counted down.
     """
     left[0] -= 1
     if left[0] < 0:

@@ -18,7 +18,7 @@ R = TypeVar("R")
 class MemoizedFunction(Generic[P, R]):
     """A fetch function under :meth:`~flask_stalecache.StaleCache.memoize`: call it as before.
 
-    In an app context it answers from what is stored; outside of one the function itself is called.
+    In an app context, it returns stored values; outside of one, it calls the function itself.
     """
 
     def __init__(self, definition: FetchFunction, before: tuple[Any, ...] = ()) -> None:
@@ -29,10 +29,10 @@ class MemoizedFunction(Generic[P, R]):
                 setattr(self, name, getattr(definition.function, name))
         self.__wrapped__ = definition.function
 
-    if not TYPE_CHECKING:  # Type checkers shall complain of names that do not exist.
+    if not TYPE_CHECKING:  # Type checkers must report names that do not exist.
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Say what to write for an attribute of Flask-Caching's memoized functions.
+            """Raise an error that says what to write instead of an attribute of Flask-Caching's memoized functions.
 
             :raises AttributeError: always; the attributes that exist are found before.
             """
@@ -68,7 +68,7 @@ class MemoizedFunction(Generic[P, R]):
         return calls is not None and calls.refresh(self._definition, self._before + args, kwargs)
 
     def purge(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Drop the stored value of a call: every worker sees it at its next call.
+        """Drop the stored value of a call. Every worker sees the purge at its next call.
 
         :raises ConfigError: outside an app context.
         :raises StoreError: if the store can't be written.

@@ -110,9 +110,9 @@ class Calls:
             if not served.stored and served.answer.entry is not None and not has_request_context():
                 self._store_in_background(origin, served.answer.entry)
         if word is None and request_context_variable.get(None) is None:
-            # Nothing is made of it. Asked before all else, since hits in commands and tasks end here.
+            # No response or value is made from it. Checked first, since hits in commands and tasks end here.
             return value
-        # Whatever is made of this value is not fresher than it, and is purged with it.
+        # A response or value that is made from this one is not fresher than it, and is purged with it.
         if definition.policy.inherit and (entry := served.entry) is not None:
             if word is None:
                 note_value(entry, origin.terms)
@@ -124,14 +124,17 @@ class Calls:
     def _instead_of_broken(
         self, origin: CallOrigin, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        # Removed: ask again, as for a missing value. Not removed: another process is writing the value, so don't wait for it.
+        # Removed: answer again, as for a missing value. Not removed: another process is writing the value, so don't wait for it.
         if self.engine.answer_writer.remove_if_unlocked(origin.key):
             return self.answer(definition, args, kwargs)
         origin.bound.tally.served(CacheStatus.BYPASS, 0.0, why=MissReason.BROKEN_VALUE)
         return _told(self.engine.bypass(origin))
 
     def _store_in_background(self, origin: CallOrigin, entry: Entry) -> None:
-        """Refresh a value that was not stored since its context began before a purge or refresh: a daemon's may last for days."""
+        """Queue a refresh if a value was not stored since its context began before a purge or refresh.
+
+        The context of a daemon may last for days.
+        """
         runtime = self.engine.runtime
         has_threads = runtime.refresher.workers > 0 and not runtime.in_line
         if not has_threads:
@@ -143,7 +146,7 @@ class Calls:
             runtime.submit(origin.refresh())
 
     def refresh(self, definition: FetchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Queue a refresh, even of a fresh value, and for all places. Return false if one is pending already."""
+        """Queue the refreshes of a value for all places, even if it is fresh. Return false if all of them are pending already."""
         origins = self._origins(self._bound_function(definition), args, kwargs)
         wanted = [origin for origin in origins if not self.engine.runtime.is_pending(origin.key)]
         for origin in wanted:
@@ -151,7 +154,7 @@ class Calls:
         return bool(wanted)
 
     def _origins(self, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[CallOrigin]:
-        """Return the call for its caller, and for the other places that its values are stored for."""
+        """Return the call for each place that its values are stored for; for the caller's place if there is none."""
         origin, load = CallOrigin(bound, args, kwargs, False), self.engine.answer_writer.load
         index = load(origin.call_key).entry
         if index is None or index.status != INDEX:
@@ -164,7 +167,7 @@ class Calls:
         return found or [origin]
 
     def renew(self, keys: Iterable[str]) -> None:
-        """Renew the stale values whose arguments are known, all at the same time, and wait for that."""
+        """Renew the stale values whose arguments are known, all at the same time, and wait for them."""
         copies = [self.engine.answer_writer.load(key) for key in keys]
         stale = [origin for copy in copies if (origin := self._stale_call(copy)) is not None]
         if stale:
@@ -190,7 +193,7 @@ class Calls:
         return Renewal(origin.refresh(forced=True), lambda answer: None)
 
     def _call_of(self, entry: Entry) -> CallOrigin | None:
-        """Return the call that made a value; ``None`` if only a caller has its arguments."""
+        """Return the call that made a value; ``None`` if its function or arguments are unknown, or do not match any more."""
         function, arguments = entry.recipe.get("function"), entry.recipe.get("arguments")
         definition = self._names.get(str(function)) or definition_named(str(function))
         if definition is None or arguments is None:
@@ -206,7 +209,7 @@ class Calls:
     def _origin_for(
         self, entry: Entry, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, in_background: bool
     ) -> CallOrigin | None:
-        """Return the call that renews an entry; ``None`` if it is another call's.
+        """Return the call that renews an entry; ``None`` if the entry belongs to another call.
 
         :raises TypeError: if the place in its recipe has another form; likewise :class:`ValueError`.
         """
@@ -272,7 +275,7 @@ class Calls:
         return now + max(self.engine.answer_writer.load(key).note.pause_left(now), answer.retry_after or 0.0)
 
     def _is_live(self, bound: BoundFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Ask the developer's ``unless``. If it raises, the call bypasses the cache."""
+        """Whether a call bypasses the cache: the developer's ``unless`` is true, or raises."""
         unless, name = cast("Callable[..., object]", bound.definition.policy.windows.unless), bound.definition.name
         return ask(
             lambda: bool(unless(*args, **kwargs)),
@@ -316,7 +319,7 @@ class Calls:
             keys=Remembered(most=1024, limit=MIB, longest=4096),
             tally=self.engine.registry.tally("function", definition.name),
         )
-        # Of two threads that bind it at the same time, both get the same: limits and threads must not exist twice.
+        # Two threads that bind it at the same time get the same object: limits and threads must not exist twice.
         return self._bound_functions.setdefault(definition, bound)
 
     def _suspension_of(self, definition: FetchFunction) -> CircuitBreaker:
@@ -326,9 +329,9 @@ class Calls:
         )
 
     def suspended(self, definitions: Iterable[FetchFunction]) -> list[Suspended]:
-        """Return those fetch functions that are suspended now, since they failed too often in a row.
+        """Return the fetch functions that are suspended now, since they failed too often in a row.
 
-        All workers of the machine know, also those that never called them.
+        The workers of a machine share this state, so a worker also returns functions that it never called.
         """
         suspensions = {
             definition.name: self._suspension_of(definition)
@@ -342,7 +345,7 @@ class Calls:
         ]
 
     def terms(self) -> ServeOptions:
-        """Return the serving options of the app for what third parties send: their failures are no mistakes of the developer."""
+        """Return the app's serving options for values of third parties, whose failures are no mistakes of the developer."""
         return self._version.serve_options()._replace(shows_errors=False)
 
     def _pool_of(self, definition: FetchFunction) -> ThreadPool:

@@ -64,7 +64,7 @@ class CallOrigin(Origin):
             self.terms = self._asked()
 
     def _asked(self) -> ServeOptions:
-        """Ask the developer's ``prefer_stale``."""
+        """Return the serving options of this call, as the developer's ``prefer_stale`` decides."""
         bound = self.bound
         prefers = ask(
             lambda: bool(bound.definition.policy.windows.prefer_stale(*self.args, **self.kwargs)),
@@ -96,19 +96,19 @@ class CallOrigin(Origin):
         return self._located is None or self._located.has_room
 
     def relocate(self) -> bool:
-        """Look up the variant: since another call it may be known that the value depends on the place."""
+        """Look up the variant, since another call may have shown that the value depends on the place."""
         before = self.key
         self._located = self.bound.places.locate(self.call_key, lambda: self.place)
         self.key = self.call_key if self._located is None else self._located.key
         return self.key != before
 
     def stands_for(self, key: str) -> bool:
-        """Take over the key of the call, or of a variant of it. Return false if the key is another one's."""
+        """Take over a key. Return false if it is neither that of the call nor that of a variant of it."""
         self.key = key
         return key == self.call_key or is_variant_of(self.call_key, key)
 
     def tell_caller(self) -> None:
-        """Tell a call within which this one was made on what the value depends, since it may become a part of the other one."""
+        """Pass the parts of the place that the value depends on to the call that makes this one: its value may contain this one."""
         around = observed_adapter(self.bound.app)
         if around is not None:
             around.note(map(str, self.fields))
@@ -155,11 +155,11 @@ class CallOrigin(Origin):
         return Answer(Verdict.REFUSED, error=error, retry_after=left)
 
     def call(self, start: Start) -> Answer:
-        """Call the function, unless too many calls of it run, and judge its value."""
+        """Call the function, unless it is suspended or too many calls of it run, and judge its value."""
         return self._fetch().answer(start, is_background=self.in_background)
 
     def call_uncached(self) -> Answer:
-        """Call the function for this caller alone: nothing of it is stored."""
+        """Call the function for this caller alone. Nothing is stored."""
         return self._fetch().answer_uncached()
 
     def _fetch(self) -> CallFetch:

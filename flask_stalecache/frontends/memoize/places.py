@@ -1,4 +1,4 @@
-"""The place that URLs in a value are relative to: that of its caller. The parts of it that a value depends on are observed.
+"""The place of a caller, which the URLs in a value are relative to. The parts of it that a value depends on are observed.
 
 ============= ======================================== ================================================================
 in the key    what it is                               if the function
@@ -33,14 +33,14 @@ from ...stores.base import Copy
 from ..flask_internals.contexts import outer_context, request_context_variable, request_or_none, url_adapter_of
 
 HOST, MOUNT, BLUEPRINT, REQUEST = "host", "mount", "blueprint", "request"
-#: Characters of a host whose form in keys is remembered.
+#: The most characters of host and mount together for which the form in keys is remembered.
 _LONG = 200
 
 
 class CallerPlace(NamedTuple):
     """The place of a caller.
 
-    :ivar host: scheme, host and subdomain; ``None`` if nothing tells them.
+    :ivar host: scheme, host and subdomain; ``None`` if they are unknown.
     :ivar mount: the script root.
     :ivar blueprint: the blueprint of the request; "" for none.
     :ivar in_request: whether there is a request, so that URLs are relative unless the function says otherwise.
@@ -53,7 +53,7 @@ class CallerPlace(NamedTuple):
 
     @classmethod
     def from_json(cls, data: Any) -> CallerPlace:
-        """Return the place that :meth:`to_json` made data of.
+        """Return the place from the data that :meth:`to_json` returned.
 
         :raises TypeError: for data of another form; likewise :class:`ValueError`.
         """
@@ -63,18 +63,18 @@ class CallerPlace(NamedTuple):
         return cls(None if host is None else tuple(host), mount, blueprint, bool(in_request))
 
     def to_json(self) -> list[Any]:
-        """Return it as data."""
+        """Return the place as data."""
         return list(self)
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """It in the form of an environ, by which variants are told apart."""
+        """The place in the form of an environ, by which variants are distinguished."""
         is_long = sum(map(len, (*(self.host or ()), self.mount))) > _LONG
         return _environ(self) if is_long else _remembered_environ(self)
 
 
 def _environ(place: CallerPlace) -> Mapping[str, str]:
-    # Quoted: the values of a field are compared apart from whitespace around commas.
+    # Quoted, since a comparison of field values ignores whitespace around commas.
     values = {MOUNT: _quoted(place.mount), BLUEPRINT: _quoted(place.blueprint), REQUEST: "yes" if place.in_request else "no"}
     if place.host is not None:
         scheme, name, subdomain = map(_quoted, place.host)
@@ -98,7 +98,7 @@ class ObservedAdapter:
     :param place: the place.
     :param label: the function in error messages.
     :param around: the adapter of the call that makes this call: its value depends on the same parts.
-    :ivar read: the parts of the place.
+    :ivar read: the parts of the place that the URLs depend on.
     """
 
     __slots__ = ("_adapter", "_app", "_around", "_label", "place", "read")
@@ -123,7 +123,7 @@ class ObservedAdapter:
         try:
             url = adapter.build(*args, **kwargs)
         except BuildError:
-            # A handler may build it otherwise. It gets the adapter.
+            # An error handler of the app may build the URL otherwise, with the adapter in the exception.
             self.note((HOST, MOUNT))
             raise
         is_full = not url.startswith("/") or url.startswith("//")
@@ -136,7 +136,7 @@ class ObservedAdapter:
         return getattr(self._bound(), name)
 
     def as_in_request(self, endpoint: str, values: dict[str, Any]) -> str:
-        """Return an endpoint as ``url_for`` in the caller's request has it, and change the parameters likewise."""
+        """Return an endpoint as ``url_for`` in the caller's request completes it, and change the parameters likewise."""
         if endpoint.startswith("."):
             self.note((BLUEPRINT, REQUEST))
             if self.place.in_request:
@@ -148,7 +148,7 @@ class ObservedAdapter:
         return endpoint
 
     def _bound(self) -> MapAdapter:
-        """Return an adapter that knows the place and nothing else of the request."""
+        """Return an adapter with the place and nothing else of the request."""
         if self._adapter is None:
             if self.place.host is None:
                 self.note((HOST, MOUNT))
@@ -170,9 +170,9 @@ def observed_adapter(app: Flask) -> ObservedAdapter | None:
 
 
 def observe_url_for(endpoint: str, values: dict[str, Any]) -> str:
-    """Let ``url_for`` in a call build the URLs of the caller. Elsewhere it stays as it is.
+    """Return the endpoint with which ``url_for`` in a call builds the caller's URL. Outside of calls, it is unchanged.
 
-    :param values: its parameters.
+    :param values: the parameters of ``url_for``, which are changed likewise.
     """
     context: Any = outer_context()
     adapter = None if context is None else context.url_adapter
@@ -195,7 +195,7 @@ class Places:
         self._app = app
         self._base = base
         self._of_base: CallerPlace | None = None
-        #: Visitors choose the hosts.
+        #: Limited, since visitors choose the hosts.
         self._located: Remembered[tuple[Index, CallerPlace], Located] = Remembered(most=4096, limit=8 * MIB, longest=MIB // 16)
 
     def of_caller(self) -> CallerPlace:
@@ -237,7 +237,7 @@ class Places:
     def of_value(self, key: str, fields: Fields, place: CallerPlace) -> StoragePlace | None:
         """Return where a value is stored; ``None`` if values for too many places are stored.
 
-        Visitors choose hosts. A value that was not requested while it was fresh gives way to another one.
+        Visitors choose the hosts, so the places are limited. If all are taken, values that are not fresh any more give way.
 
         :param key: the key of the call.
         :param fields: the parts of the place that it depends on.

@@ -1,4 +1,4 @@
-"""The rules of one fetch function, validated and immutable. It shares windows and more with pages: see ``Policy``."""
+"""The rules of one fetch function, validated and immutable. Windows and more are shared with pages: see ``Policy``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_FAILURES: tuple[type[Exception] | int, ...] = (Exception, *sorted(FAILUR
 
 
 class _Nothing:
-    """The default of ``fallback``, since ``None`` is a value."""
+    """The default of ``fallback``, since ``None`` is a possible fallback."""
 
     def __repr__(self) -> str:
         return "NO_FALLBACK"
@@ -109,7 +109,7 @@ class CallPolicy:
         return isinstance(error, tuple(kind for kind in self.failures if isinstance(kind, type)))
 
 
-#: "There is no such thing" is an answer, even if it is raised.
+#: Statuses that are an answer ("there is no such thing"), even if they are raised.
 _ANSWERS = (404, 410)
 
 

@@ -28,12 +28,12 @@ PICKLE = "application/x-python-pickle"
 OWN = "application/octet-stream"
 _PICKLE_SALT = "flask_stalecache.memoize"
 
-#: Types whose values are immutable, with all that is in them.
+#: Types whose values are immutable, including everything in them.
 _IMMUTABLE = frozenset(
     {type(None), bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID, Markup, PurePath, PurePosixPath,
      PureWindowsPath, type(Path())}
 )  # fmt: skip
-#: Types that need no annotation where the value itself is of one: the kind says it.
+#: Types that need no annotation for the value itself: its stored kind contains their name.
 _TOLD = {each.__name__: each for each in (Markup, bytes, datetime, date, time, timedelta, Decimal, UUID, tuple, set, frozenset)}
 
 
@@ -65,7 +65,7 @@ def check_serializer(serializer: object) -> None:
 
 
 def codec_of(serializer: Any, function: Callable[..., Any], secret_keys: Sequence[str | bytes], limit: int) -> Codec:
-    """Return how the values of a function are stored.
+    """Return the codec for the values of a function.
 
     :param serializer: ``"json"``, ``"pickle"``, or an object with ``dumps`` and ``loads``.
     :param function: its return annotation says what JSON is decoded to.
@@ -94,7 +94,7 @@ def is_immutable(value: object) -> bool:
     # A subclass of a tuple may have attributes that can be set; a named tuple has none.
     if isinstance(value, (tuple, frozenset)) and not hasattr(value, "__dict__"):
         return all(map(is_immutable, value))
-    # Asked of the type's own dictionary, since a plain subclass of a frozen dataclass can be changed.
+    # Looked up in the type's own dictionary, since a plain subclass of a frozen dataclass can be changed.
     params = kind.__dict__.get("__dataclass_params__")
     is_frozen = params is not None and params.frozen
     return is_frozen and all(is_immutable(getattr(value, field.name)) for field in fields(kind))  # type: ignore[arg-type]
@@ -165,9 +165,9 @@ class JsonCodec:
             try:
                 hint = get_type_hints(self._function, include_extras=True).get("return", Any)
             except Exception as error:
-                # It may name what is only there for type checkers.
+                # It may name types that exist for type checkers only.
                 hint, self._unresolved = Any, str(error)
-            # A function that is said to return nothing returns what it returns.
+            # The annotation None is ignored: such a function may still return something.
             self._hint = Any if hint is type(None) else hint
         return self._hint
 
@@ -232,7 +232,7 @@ _MISSING = object()
 
 def _is_equal(one: Any, other: Any) -> bool:
     if isinstance(one, (datetime, time)):
-        # Of the same moment, but of a zone without its summer time, or of the other hour when the clock is set back.
+        # Equal moments may differ in the zone, which may have lost its summer time, or in the hour that the clock repeats.
         return one == other and one.fold == other.fold and type(one.tzinfo) is type(other.tzinfo)
     return bool(one == other)
 
@@ -279,7 +279,7 @@ def _decode_response(data: bytes) -> Any:
 
 
 class PickleCodec:
-    """Pickles that are signed with the app's secret key, for the key that they are stored under.
+    """Pickles that are signed with the app's secret key, together with the cache key that they are stored under.
 
     :param secret_keys: the newest last.
     """
@@ -290,7 +290,7 @@ class PickleCodec:
         )
 
     def encode(self, value: Any, key: str) -> tuple[str, bytes]:
-        """Return the kind, and signature and pickle."""
+        """Return the kind, and the signature followed by the pickle."""
         try:
             data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
         except Exception as error:
@@ -317,7 +317,7 @@ def _signed(key: str, data: bytes) -> bytes:
 
 
 class OwnCodec:
-    """The codec around a serializer of the developer's.
+    """Encodes values with a serializer of the developer's.
 
     :param serializer: an object with ``dumps`` and ``loads``.
     """

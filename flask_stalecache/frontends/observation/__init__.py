@@ -1,1 +1,1 @@
-"""Observes what an app reads of a request and its session, so that it is known on what a response depends."""
+"""Observes what an app reads of a request and its session, to find out what a response depends on."""

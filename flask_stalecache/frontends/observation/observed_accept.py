@@ -1,8 +1,8 @@
 """Accept fields as Werkzeug parses them, which record how they are read.
 
-A best match in a list is recorded with its list, since a page that reads nothing else depends on the match alone. Any other read
-counts as one of the whole field. C code that reads the items of a list calls no method for it: a value that was handed out, but
-not seen to be read, counts as read as a whole.
+A best match is recorded with the list that it was chosen from, since a page that reads nothing else depends on the match alone. Any
+other read counts as one of the whole field. C code reads the items of a list without calling its methods: a value that was handed
+out without a recorded read counts as read as a whole.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Noted:
         log, field = self.stalecache_log, self.stalecache_field
         log.uses(field).used()
         if isinstance(matches, Iterator):
-            # The list that it yields can be looked at only once.
+            # It can be read only once, so that its list can't be recorded.
             log.accept(field)
             return self.stalecache_plain.best_match(matches, default)
         offers = None
@@ -54,7 +54,7 @@ class _Noted:
 
 
 def _whole(noted: Any) -> Accept:
-    """Return the parsed field to code that reads more than a best match."""
+    """Record a read of more than a best match, and return the plain parsed field for it."""
     log: ReadLog = noted.stalecache_log
     log.uses(noted.stalecache_field).used()
     log.accept(noted.stalecache_field)

@@ -2,7 +2,7 @@
 
 Reads that Werkzeug, Flask and this package make for themselves do not count. The environ is a subclass of ``dict``, as code may
 expect. C code reads the items of a dict without calling its methods. So the names are strings that record when they are compared,
-which tells what is found; and an environ that was handed out, but not seen to be read, counts as read as a whole.
+which shows the names that are found; and an environ that was handed out without a recorded read counts as read as a whole.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _SERVER = ("SERVER_NAME", "SERVER_PORT")
 
 
 class ObservedEnviron(dict[str, Any]):
-    """An environ that records its reads and writes through to the one that it stands for.
+    """An environ that records its reads, and writes through to a plain environ.
 
-    :param plain: the environ that it stands for. To read that one is not recorded.
+    :param plain: the plain environ. Reads of it are not recorded.
     :param log: records the reads.
     """
 
@@ -40,12 +40,12 @@ class ObservedEnviron(dict[str, Any]):
 
     @property
     def plain(self) -> WSGIEnvironment:
-        """The environ that it stands for."""
+        """The plain environ."""
         return self._plain
 
     @property
     def log(self) -> ReadLog:
-        """The log of the reads. That of a request is made at the first read: most hits read nothing, and pay nothing."""
+        """The log of the reads. That of a request is created at the first read, since most hits read nothing."""
         log = self._log
         if log is None:
             log = self._log = ReadLog(self._exempt)
@@ -66,7 +66,7 @@ class ObservedEnviron(dict[str, Any]):
             return
         self.log.uses("environ").used()
         if name in _SERVER and "HTTP_HOST" in self._plain and frame.f_globals.get("__name__") == "werkzeug.wsgi":
-            # Its functions for hosts and URLs read these first, and use them only without Host.
+            # Werkzeug's functions for hosts and URLs read these first, but use them only without Host.
             return
         if isinstance(name, str):
             self.log.variable(name, reader, has_value=bool(self._plain.get(name)))
@@ -107,7 +107,7 @@ class ObservedEnviron(dict[str, Any]):
         super().__setitem__(name, value)
 
     def __delitem__(self, name: str) -> None:
-        # It raises KeyError if there is no such variable, which is as much as a read.
+        # A KeyError reveals that there is no such variable, so this counts as a read.
         self.note(name)
         self._before_change(name)
         del self._plain[name]
@@ -143,7 +143,7 @@ class ObservedEnviron(dict[str, Any]):
         super().clear()
 
     def _before_change(self, name: str) -> None:
-        # Entries are told apart by what a request has carried when it came.
+        # Entries are chosen by the values that a request had when it arrived.
         if name in self._plain:
             self.log.changed.setdefault(name, self._plain[name])
 
@@ -162,15 +162,15 @@ class ObservedEnviron(dict[str, Any]):
         return copied
 
     def __bool__(self) -> bool:
-        # Any request has variables, so that this tells nothing.
+        # Every request has variables, so this reveals nothing.
         return bool(self._plain)
 
 
 class RequestEnviron(ObservedEnviron):
-    """The environ of a request object, with the log of that.
+    """The environ of a request object, with the log of the request.
 
-    Each request makes one, without calling the class, so that it costs little until it is handed out. It does not know the request:
-    a cycle of references would leave each request to the garbage collector.
+    Each request makes one, without calling the class, so that it costs little until it is handed out. It does not refer to the
+    request: a cycle of references would leave each request to the garbage collector.
     """
 
     __slots__ = ()

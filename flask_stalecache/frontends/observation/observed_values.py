@@ -1,7 +1,7 @@
 """Cookies and query parameters that record which of them are read.
 
-C code reads the items of a dict without calling its methods. What it finds by name is seen all the same: names record that they
-are compared; and values that were handed out, but not seen to be read, count as read as a whole.
+C code reads the items of a dict without calling its methods. Its lookups by name are recorded all the same, since the names record
+when they are compared; and values that were handed out without a recorded read count as read as a whole.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .read_log import Uses
 
 
 class NotedName(str):
-    """A name in a dict, which records that it was found: a dict compares the names that it has with the one that it looks for."""
+    """A name in a dict, which records when it is found: a lookup compares it with the requested name."""
 
     __slots__ = ("_note",)
 
@@ -58,7 +58,7 @@ def hand_out(proxy: Any, receiver: str) -> None:
     proxy.stalecache_uses.taken(receiver)
 
 
-#: The attributes of a proxy. An instance without them was made by other code from the class, and is no proxy.
+#: The attributes of a proxy. An instance without them was made from the class by other code, and is no proxy.
 _SLOTS = ("stalecache_values", "stalecache_note", "stalecache_note_all", "stalecache_uses")
 _NAMED = frozenset(
     {

@@ -16,10 +16,10 @@ from ..flask_internals.readers import is_in_view
 from ..flask_internals.sessions import app_opening_session, loads_sessions_only, session_cookie
 
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache"})
-#: Fields that belong to the URL, as which other caches know them.
+#: Fields that belong to the URL, and that other caches treat as a part of it.
 _IN_URL = frozenset({"host", *FORWARDED_FIELDS})
 
-#: Fields of which further reads may tell more than the first one.
+#: Fields whose later reads are recorded too, since they may reveal more than the first one.
 _NOTED_AGAIN = TRACING | ACCEPT_FIELDS
 
 #: The attributes of a log that hold what was read.
@@ -27,12 +27,12 @@ _RECORDED = ("headers", "accepts", "cookies", "parameters", "variables", "given"
 
 
 class Uses:
-    """Counts how often an object is given to code outside the framework, and how often it is read in a way that is seen.
+    """Counts how often an object was handed out to code outside the framework without a recorded read of it.
 
-    Reads beyond those of one use count no more, so that they don't excuse a later use.
+    Further reads of the same use do not count, so that they don't make up for a later use without a recorded read.
 
     :ivar open: the uses without a read so far.
-    :ivar receiver: the module that got it last.
+    :ivar receiver: the module that got the object last.
     """
 
     __slots__ = ("open", "receiver")
@@ -47,7 +47,7 @@ class Uses:
         self.receiver = receiver
 
     def used(self) -> None:
-        """Count that the object was read in a way that is seen."""
+        """Count a recorded read of the object."""
         if self.open:
             self.open -= 1
 
@@ -57,15 +57,15 @@ class ReadLog:
 
     :param exempt: packages, and the fields and variables (in lower case) whose reads by them do not count.
     :ivar headers: request fields (in lower case), each with its first reader.
-    :ivar accept_read: called when an Accept field was read in another way than before.
-    :ivar accepts: how those of them that are Accept fields were read.
+    :ivar accept_read: called with the log after each read of an Accept field, and after another log was added.
+    :ivar accepts: how the Accept fields among ``headers`` were read.
     :ivar cookies: cookie names and readers.
     :ivar has_opened: a session interface has read the session's cookie, and may have looked up more than the session's values.
     :ivar parameters: query parameters and readers.
     :ivar traced: tracing fields (in lower case) that were read in a view, and the readers.
     :ivar variables: other variables of the environ, such as REMOTE_ADDR, and readers.
-    :ivar given: those of them that had a value when they were read.
-    :ivar by_key: the request fields that the view's ``key`` callable has read, in lower case; a star if they don't tell.
+    :ivar given: those of these variables that had a value when they were read.
+    :ivar by_key: the request fields that the view's ``key`` callable has read, in lower case; a star if fields can't describe that.
     :ivar changed: the variables of the environ that the app has changed or removed, with the values that they had.
     :ivar whole: kinds that were read as a whole (``headers``, ``cookies``, ``query``, ``environ``) and readers.
     """
@@ -97,7 +97,7 @@ class ReadLog:
         return self._uses.setdefault(kind, Uses())
 
     def settle(self) -> None:
-        """Record as read as a whole what was handed out without any read that was seen: C code may have read it."""
+        """Record each object that was handed out without a recorded read as read as a whole: C code may have read it."""
         for kind, uses in self._uses.items():
             if not uses.open:
                 continue
@@ -135,7 +135,7 @@ class ReadLog:
             self.accept_read(self)
 
     def choice(self, field: str, offers: tuple[object, ...], default: object, match: object) -> None:
-        """Record a best match of an Accept field in a list.
+        """Record that the best match of an Accept field was chosen from a list.
 
         :param default: the result if nothing matches.
         :param match: the result.
@@ -153,7 +153,11 @@ class ReadLog:
             self.whole["headers"] = _reader()
 
     def cookie(self, name: str) -> None:
-        """Record the read of a cookie. That Flask's own interface opens the session does not count."""
+        """Record the read of a cookie.
+
+        While a session is opened, a read of its cookie does not count. It sets ``has_opened``, unless the interface only loads the
+        values.
+        """
         if self._paused or name in self.cookies:
             return
         app = app_opening_session()
@@ -183,7 +187,7 @@ class ReadLog:
             self.variable("REMOTE_ADDR", _reader(), has_value=has_value)
 
     def server(self) -> None:
-        """Record the read of the server's address: an app may listen on one that only some can reach."""
+        """Record the read of the server's address: an app may listen on an address that only some clients can reach."""
         if not self._paused:
             reader = _reader()
             self.variable("SERVER_NAME", reader, has_value=True)
@@ -213,12 +217,12 @@ class ReadLog:
     def traced_by(self, packages: frozenset[str]) -> set[str]:
         """Return the tracing fields that the code of a view has read, rather than a library.
 
-        :param packages: those with the code of the view.
+        :param packages: the packages whose code counts as the view's.
         """
         return {name for name, readers in self.traced.items() if any(reader.partition(".")[0] in packages for reader in readers)}
 
     def fields(self, ignored: frozenset[str]) -> set[str]:
-        """Return the request fields that were read, for ``Vary``; a star if they don't tell what was read.
+        """Return the request fields that were read, for ``Vary``; a star if fields can't describe what was read.
 
         :param ignored: fields whose reading does not count.
         """
@@ -234,7 +238,7 @@ class ReadLog:
 
     @contextmanager
     def set_aside(self) -> Iterator[ReadLog]:
-        """Record in a separate log for a while: the key covers the reads of a ``key`` callable."""
+        """Record reads in a separate log for a while, such as those of a ``key`` callable, which the key covers."""
         aside = ReadLog(self.exempt)
         mine = [getattr(self, name) for name in _RECORDED]
         for name in _RECORDED:
@@ -257,7 +261,7 @@ class ReadLog:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Do not record the reads that Werkzeug itself makes."""
+        """Record nothing for a while, since Werkzeug itself reads."""
         self._paused += 1
         try:
             yield

@@ -8,26 +8,26 @@ from contextlib import contextmanager
 
 from ..flask_internals.readers import in_template
 
-#: Code that reads a session for its caller.
+#: Packages that read a session for their caller.
 _FRAMEWORK = frozenset({"werkzeug", "flask", "flask_stalecache", "flask_session"})
-#: Stands for reads of all of a session, such as its truth and its length, among the keys that a module may read.
+#: Stands, in place of a key, for the session as a whole, which is read for its truth and its length, for example.
 WHOLE = object()
 #: Modules, and the keys whose reading by them makes no difference to a page.
 _EXEMPT: Mapping[str, frozenset[object]] = {
-    # Whether a session is empty or another browser's: a visitor without a user's id in it is a stranger either way.
+    # It checks whether a session is empty or another browser's. Without a user's id in it, its visitor is a stranger either way.
     "flask_login.login_manager": frozenset({"_id", "_fresh", WHOLE}),
 }
 #: The key that Flask-Login marks in each session that is not empty, even if nobody has logged in.
 HARMLESS = frozenset({"_fresh"})
-#: The keys whose change makes no difference to a page that has not read them: how long the session lasts, and that mark.
+#: The keys whose change makes no difference to a page that has not read them: the session's lifetime, and Flask-Login's mark.
 MARKS = frozenset({"_permanent", "_fresh"})
 
 
 class SessionReads:
-    """The reads of a part of the code.
+    """The reads of a session by a part of the code.
 
     :ivar names: the keys that were read.
-    :ivar whole: all of the session was read, or its class can't be watched.
+    :ivar whole: the session was read as a whole, or its class can't be watched.
     """
 
     def __init__(self) -> None:
@@ -43,15 +43,15 @@ class SessionReads:
 
 
 class SessionLog:
-    """The reads of one session from the moment when it was opened.
+    """The reads and changes of one session since it was opened.
 
     :param opened: the keys that it had then.
     :ivar keys: the keys that were read, with their first readers.
-    :ivar found: the keys that something has found in it. They may have been taken out since.
-    :ivar whole: the first reader of all of it; "" if only keys were read.
+    :ivar found: the keys that were found in it when they were read. They may have been removed since.
+    :ivar whole: the first reader of the session as a whole; "" if only keys were read.
     :ivar written: the keys that were set or removed.
-    :ivar is_rewritten: it was changed in a way that no key tells.
-    :ivar is_ended: the session is not watched any more, since code has it that needs no methods to read it.
+    :ivar is_rewritten: it was changed in a way that keys can't describe.
+    :ivar is_ended: the session is not watched any more, since it was handed out to code that may read it without its methods.
     """
 
     __slots__ = ("_own", "found", "is_ended", "is_rewritten", "keys", "opened", "whole", "written")
@@ -62,13 +62,13 @@ class SessionLog:
         self.found: set[str] = set()
         self.whole = ""
         self.written: set[str] = set()
-        #: The keys that a view has set itself, in which it finds nothing of its visitor's.
+        #: The keys that a view has set itself: to find them reveals nothing about the visitor.
         self._own: set[str] = set()
         self.is_rewritten = False
         self.is_ended = False
 
     def read(self, key: object, *, is_there: bool) -> None:
-        """Record the read of a key by the caller of the caller, unless that is exempt.
+        """Record the read of a key by the caller of the caller, unless its module is exempt.
 
         :param is_there: whether the session has the key.
         """
@@ -81,12 +81,12 @@ class SessionLog:
             self.keys[key] = in_template(reader, sys._getframe(2))
 
     def read_whole(self) -> None:
-        """Record that all was read by the caller of the caller, unless that is exempt."""
+        """Record that the caller of the caller has read the session as a whole, unless its module is exempt."""
         if not self.whole and (reader := _reader()) is not None and not is_exempt(reader, WHOLE):
             self.whole = in_template(reader, sys._getframe(2))
 
     def is_of(self, key: str) -> bool:
-        """Whether the visitor's session had a key, when it was opened or meanwhile."""
+        """Whether the visitor's session had a key, when it was opened or when the key was read."""
         return key in self.opened or key in self.found
 
     def is_unchanged_but(self, keys: frozenset[str]) -> bool:
@@ -95,7 +95,7 @@ class SessionLog:
 
     @contextmanager
     def reads_aside(self) -> Iterator[SessionReads]:
-        """Record reads apart for a while. They are known at the end."""
+        """Record reads separately for a while. They are known at the end."""
         reads, keys, whole = SessionReads(), self.keys, self.whole
         self.keys, self.whole = {}, ""
         try:
@@ -106,7 +106,7 @@ class SessionLog:
 
     @contextmanager
     def apart(self) -> Iterator[KeysApart]:
-        """Record reads apart for a while, with their readers. They are known at the end, and :meth:`count` lets them count."""
+        """Record reads separately for a while, with their readers. They are known at the end, for :meth:`count`."""
         read, keys, whole = KeysApart(), self.keys, self.whole
         self.keys, self.whole = {}, ""
         try:
@@ -116,14 +116,17 @@ class SessionLog:
             self.keys, self.whole = keys, whole
 
     def count(self, read: KeysApart) -> None:
-        """Let reads count that were recorded apart."""
+        """Add reads to the log that were recorded separately."""
         for key, reader in read.keys.items():
             self.keys.setdefault(key, reader)
         self.whole = self.whole or read.whole
 
     @contextmanager
     def changes_apart(self) -> Iterator[SessionChanges]:
-        """Tell for a while what is changed, and whether all is read. It counts for the whole request too."""
+        """Record separately for a while what is changed, and whether the session is read as a whole.
+
+        Both are added to the log of the whole request at the end.
+        """
         changes, written, is_rewritten, whole = SessionChanges(), self.written, self.is_rewritten, self.whole
         self.written, self.is_rewritten, self.whole = changes.written, False, ""
         own, self._own = self._own, changes.written
@@ -136,10 +139,10 @@ class SessionLog:
 
 
 class KeysApart:
-    """Reads that were recorded apart.
+    """Reads that were recorded separately.
 
     :ivar keys: the keys that were read, with their first readers.
-    :ivar whole: the first reader of all of the session; "" if only keys were read.
+    :ivar whole: the first reader of the session as a whole; "" if only keys were read.
     """
 
     def __init__(self) -> None:
@@ -151,8 +154,8 @@ class SessionChanges:
     """The changes of a session by a part of the code.
 
     :ivar written: the keys that were set or removed.
-    :ivar is_rewritten: it was changed in a way that no key tells.
-    :ivar reads_whole: all of it was read.
+    :ivar is_rewritten: the session was changed in a way that keys can't describe.
+    :ivar reads_whole: the session was read as a whole.
     """
 
     def __init__(self) -> None:
@@ -161,7 +164,7 @@ class SessionChanges:
         self.reads_whole = False
 
     def are_within(self, keys: frozenset[str]) -> bool:
-        """Whether something was changed, and nothing but some keys."""
+        """Whether something was changed, but nothing except some keys."""
         return bool(self.written) and self.written <= keys and not self.is_rewritten
 
 
@@ -171,7 +174,7 @@ def is_exempt(reader: str, key: object) -> bool:
 
 
 def _reader() -> str | None:
-    """Return the module of the first caller outside the framework; ``None`` if that saves the session."""
+    """Return the module of the first caller outside the framework; ``None`` if the framework reads the session to save it."""
     frame = sys._getframe(3)
     while True:
         name = str(frame.f_globals.get("__name__", ""))

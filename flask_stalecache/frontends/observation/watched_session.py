@@ -1,10 +1,12 @@
-"""Watches a session by key: a visitor without a user's id in it gets the page made without one, whatever else is in it.
+"""Watches which keys of a session are read.
+
+A visitor without a user's id in the session gets the page that was made without one, whatever else is in it.
 
 The session object itself gets another class when it is opened, since Flask hands it out to all code that uses it, and saves it
 later. Only sessions of interfaces that do nothing but load the values are watched; for all others, the cookie counts.
 
-C code reads a dict without calling its methods. It can't read Flask's proxy like that, but only the session itself: if that is
-handed out, it counts as read as a whole.
+C code reads a dict without calling its methods. It can read the session itself like that, but not Flask's proxy. So a session that
+is handed out counts as read as a whole.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ from ..flask_internals.readers import outside_caller
 from ..flask_internals.sessions import FLASKS_SESSIONS, SAVE_SESSION, has_flasks_sessions, loads_sessions_only, session_of
 from .session_log import WHOLE, SessionLog, SessionReads, is_exempt
 
-#: The attribute of a session with its log, once something has been read or changed; of a context, too, when it was asked for.
+#: The attribute of a session with its log, once something has been read or changed. The context has it too, once it was requested.
 _LOG = "_stalecache_log"
 #: The attribute of a context with the session that is watched.
 _WATCHED = "_stalecache_session"
-#: The attributes of sessions of Flask's kind which tell nothing of the visitor.
+#: The attributes of sessions of Flask's kind that reveal nothing about the visitor.
 _FLAGS = frozenset({"accessed", "modified", "on_update"})
-#: The key of the messages that are shown once: a page from the store would not show them, so that no key covers it.
+#: The session's key of messages that are shown once. A page from the store would not show them, so no cache key covers them.
 FLASHES = frozenset({"_flashes"})
 _NO_KEYS: frozenset[str] = frozenset()
 
@@ -39,19 +41,19 @@ class GivenSession(NamedTuple):
     """The session of a refresh.
 
     :ivar app: its app; the session of another app that is mounted in it is not changed.
-    :ivar values: those that are in the key.
+    :ivar values: the values that are in the cache key.
     """
 
     app: object
     values: Mapping[str, Any]
 
 
-#: Not empty once a refresh has had a session: until then, requests are spared a look.
+#: Not empty once a refresh was given a session: until then, requests are spared a lookup.
 _GIVING: set[bool] = set()
 
 
 def give_session(environ: dict[str, Any], app: object, values: Mapping[str, Any]) -> None:
-    """Let the request of a refresh have a session with some values in an app, and nothing else. Nothing of it is saved."""
+    """Give the request of a refresh a session with only some values in an app. The session is not saved."""
     _GIVING.add(True)
     environ[GIVEN_SESSION] = GivenSession(app, values)
 
@@ -59,17 +61,17 @@ def give_session(environ: dict[str, Any], app: object, values: Mapping[str, Any]
 def _receive(context: RequestContext, session: Any) -> None:
     given: GivenSession | None = context.request.environ.get(GIVEN_SESSION)
     if given is not None and given.app is context.app and isinstance(session, dict):
-        # Past the methods of its class, by which it would be modified.
+        # Not by the methods of its class, which would mark it as modified.
         dict.update(session, deepcopy(dict(given.values)))
 
 
 def watch_opened(context: RequestContext, session: Any) -> None:
-    """Begin to watch a session that a context has got, if its class can be watched. Its log is made when something is read."""
+    """Begin to watch a session that a context has opened, if its class can be watched. Its log is created when it is first used."""
     if getattr(context, _WATCHED, None) is not None:
         # The context is pushed again. It may have another session by now.
         return
     watched = _OF_FLASK.get(type(session))
-    # First what nearly every request has, since every hit gets here.
+    # The sessions of nearly all requests first, since every hit gets here.
     if watched is not None and has_flasks_sessions(context.app):
         if _GIVING:
             _receive(context, session)
@@ -102,7 +104,7 @@ def _begin(session: Any) -> bool:
 
 
 def end_watch(context: RequestContext, session: Any) -> None:
-    """Make a session what it was. What is read from now on is not recorded."""
+    """Give a session its own class back. Later reads are not recorded."""
     log = vars(context)[_LOG] = _log(session)
     log.is_ended = True
     del session.__dict__[_LOG]
@@ -110,7 +112,7 @@ def end_watch(context: RequestContext, session: Any) -> None:
 
 
 def watch_again(context: RequestContext, log: SessionLog) -> None:
-    """Watch a session again after code has had it."""
+    """Watch a session again that was handed out to code."""
     session = session_of(context)
     log.is_ended = not _begin(session)
     if not log.is_ended:
@@ -118,20 +120,20 @@ def watch_again(context: RequestContext, log: SessionLog) -> None:
 
 
 def go_on_watching(context: RequestContext, log: SessionLog, session: Any) -> None:
-    """Watch the session that takes the place of one whose log this is, and has what that had."""
+    """Watch a session that replaces the one with this log, and has the same values."""
     if not log.is_ended and _begin(session):
         session.__dict__[_LOG] = log
         context._stalecache_session = session  # type: ignore[attr-defined]
 
 
 def hand_out_session(context: RequestContext, session: Any, frame: FrameType) -> Any:
-    """Return the session that code asks a context for.
+    """Return the session to code that gets it from a context. Outside the framework, that counts as a read of the whole session.
 
-    :param frame: that of the code that asks.
+    :param frame: the frame of the code.
     """
     if not is_watched(session):
         return session
-    # Flask's proxy asks for each operation, which calls a method that is watched. But it may be asked for the session itself.
+    # Flask's proxy gets it for each operation, which calls a watched method. But code may also get the session from the proxy.
     if frame.f_code.co_name == "_get_current_object" and frame.f_back is not None:
         frame = frame.f_back
     receiver = outside_caller(frame)
@@ -143,7 +145,7 @@ def hand_out_session(context: RequestContext, session: Any, frame: FrameType) ->
 
 
 def log_of(context: RequestContext) -> SessionLog | None:
-    """Return the log of a request's session; ``None`` if its keys don't tell what was read: it has another one by now, say."""
+    """Return the log of a request's session; ``None`` if it was never watched, or if the request has another session by now."""
     state, session = vars(context), session_of(context)
     if session is not state.get(_WATCHED):
         return None
@@ -170,16 +172,16 @@ def holds_key(context: RequestContext, environ: dict[str, Any], keys: tuple[str,
 
 
 def names_read(log: SessionLog, session: Any, cookie: str, covered: SessionReads, *, is_new: bool) -> RequestInputs:
-    """Return the keys that were read of a session, or its cookie where no key tells.
+    """Return the names that were read of a session: its keys, or its cookie for reads that keys can't describe.
 
     :param cookie: the name of its cookie.
-    :param covered: what is in the key anyway.
-    :param is_new: the request has no such cookie.
+    :param covered: the reads that the cache key covers.
+    :param is_new: the request has no cookie of this name.
     """
     if log.whole and not covered.whole:
         return RequestInputs(cookies=(cookie,))
     read = [key for key in log.keys if key in FLASHES or not (covered.whole or key in covered.names)]
-    # A hook has missed it, and then put it there, as for every new visitor. A new session may also have it from the beginning.
+    # For these, the cookie counts: a hook has missed the key and then set it, as for every new visitor, or a new session had it.
     told = {
         key
         for key in read
@@ -190,7 +192,7 @@ def names_read(log: SessionLog, session: Any, cookie: str, covered: SessionReads
 
 
 def plain_values(session: Any) -> Any:
-    """Return a session's values, to copy them, without recording it."""
+    """Return a session's values for copying, without recording a read."""
     return _unwatched(session) if is_watched(session) else session
 
 
@@ -205,14 +207,14 @@ _AS_A_WHOLE = (
 
 
 def _watched_classes(base: type) -> Callable[[tuple[str, ...]], type]:
-    """Return a function that returns the watched class for the attributes of an instance, and remembers some."""
+    """Return a function that returns the watched class for the attributes of an instance, and remembers the latest ones."""
     return lru_cache(maxsize=64)(partial(_watched_class, base))
 
 
 def _watched_class(base: type, attributes: tuple[str, ...]) -> type:
-    """Return a class whose methods record what they do.
+    """Return a class whose methods record reads and changes.
 
-    :param attributes: those of the instance that may tell of the visitor, such as the id of a session that is kept on the server.
+    :param attributes: the attributes of the instance that may identify the visitor, such as the id of a session on the server.
     """
     members: dict[str, Any] = {name: _by_key(base, name) for name in _BY_KEY}
     members.update({name: _as_a_whole(name) for name in _AS_A_WHOLE if hasattr(base, name)})
@@ -281,14 +283,14 @@ def _modified(session: Any) -> Any:
 
 
 def _set_modified(session: Any, value: Any) -> None:
-    # Flask's own classes say so after each change by key. Other code says that it has changed a value in place.
+    # Flask's own classes set it after each change by key. Other code sets it after it has changed a value in place.
     if value and sys._getframe(1).f_code.co_name != "on_update":
         _log(session).is_rewritten = True
     session.__dict__["modified"] = value
 
 
 def _length(session: Any) -> int:
-    # Flask's own interface asks each session whether it is empty, before it saves it.
+    # Flask's own interface checks whether a session is empty before it saves it.
     if sys._getframe(1).f_code is not SAVE_SESSION:
         _log(session).read_whole()
     return dict.__len__(session)
@@ -297,7 +299,7 @@ def _length(session: Any) -> int:
 def _popitem(session: Any) -> tuple[Any, Any]:
     keys = list(dict.keys(session))
     _log(session).read_whole()
-    # Of an empty one, the error is that of Flask's own class.
+    # An empty session raises the error of Flask's own class.
     return (keys[-1], session.pop(keys[-1])) if keys else _unwatched(session).popitem()
 
 
@@ -341,5 +343,5 @@ _OTHERS: dict[str, Callable[[Any], Any]] = {
     "__ior__": _merging,
 }
 
-#: The classes of the sessions of Flask's own interface, and what becomes of them.
+#: The session classes of Flask's own interface, and their watched subclasses.
 _OF_FLASK: dict[type, type] = {kind: _watched_class(kind, ()) for kind in FLASKS_SESSIONS}

@@ -1,14 +1,14 @@
 """Log lines that tell a developer why a view's page is not stored, and what to write.
 
-=====================================  =======================================================
+=====================================  ==========================================================
 not stored, for all visitors           the reason and its advice, if there is something to do
-a request field beyond the key         the field, who read it, and ``vary=``: a warning
-a variable of the environ              the same, and ``key=``: a warning
-Cookie or Authorization as a field     who read it: usual for members, so info
-a cookie or a key of the session       the name and who read it: usual for members, so info
-=====================================  =======================================================
+a request field beyond the key         a warning: the field, who read it, and ``vary=``
+a variable of the environ              a warning: the variable, who read it, and ``key=``
+Cookie or Authorization as a field     info, since it is usual for members: who read it
+a cookie or a key of the session       info, since it is usual for members: its name, who read it
+=====================================  ==========================================================
 
-What is usual for members is a warning once many requests were answered, and none of them from the store.
+The info lines become warnings once many requests for the view were answered, and none of them from the store.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def log_advice(
 
 
 def detailed_reason(context: RequestContext, judgement: Judgement, carried: RequestInputs) -> Refusal | None:
-    """Return why a page is not stored, with the names beyond its key and who read them."""
+    """Return why a page is not stored; for a personal page, the names beyond its key and who read them."""
     if judgement.verdict is not Verdict.PERSONAL or is_for_authorization(judgement):
         return judgement.reason
     names = (

@@ -1,4 +1,4 @@
-"""A cached view, before and in an app."""
+"""A cached view: as it is decorated (:class:`CachedView`), and bound to an app (:class:`BoundView`)."""
 
 from __future__ import annotations
 
@@ -34,31 +34,31 @@ from .filling_holes.filling import AppHoles
 from .watching.request_recorder import ObservedRequest
 from .watching.watch import KEY_FIELDS, unnoticed
 
-#: All class-based views have this function's name.
+#: The qualified name that the functions of all class-based views have.
 _CLASS_BASED = f"{View.as_view.__qualname__}.<locals>.view"
 
 
 class CachedView:
-    """A view under ``cached``, before any app is known.
+    """A view under ``cached``, not yet bound to an app.
 
     :param view: the view function.
-    :param policy: what the developer wrote.
+    :param policy: the arguments of ``cached``.
     """
 
     def __init__(self, view: Callable[..., Any], policy: Policy) -> None:
         self.view = view
         self.policy = policy
-        #: Whether callables of the developer's take part in the key.
+        #: Whether the key is made with callables of the developer's, or from named cookies or session values: both may fail.
         self.calls_for_key = policy.key is not None or any(policy.vary.values()) or bool(policy.named)
         #: The cookies and values of the session that are always in the key.
         self.named = selectors_of(policy)
         self.name = name_of(view)
-        #: A page that it made for the gateway had holes: the app stores its pages then, since a hit of the gateway enters no app.
+        #: Whether a page that it made for the gateway had holes. Then the app stores its pages: a gateway's hit enters no app.
         self.has_holes = False
         self.is_class_based = getattr(view, "__qualname__", "") == _CLASS_BASED
 
 
-#: The views under ``cached``, by the function that replaces them. Weak on both sides, since a view may hold its whole app.
+#: The views under ``cached``, by the function that replaces them. Keys and values are weak: a view may refer to its whole app.
 _standing: WeakKeyDictionary[Callable[..., Any], ReferenceType[CachedView]] = WeakKeyDictionary()
 
 
@@ -78,7 +78,7 @@ def cached_view(function: Callable[..., Any] | None) -> CachedView | None:
 
 
 def decorated_above_routes(app: Flask, apps: Iterable[Flask]) -> list[str]:
-    """Return the names of views that are decorated above their routes: what the app has registered is not the decorated view.
+    """Return the names of views that are decorated above their routes, so that the app has registered the undecorated ones.
 
     :param apps: all apps of the process.
     """
@@ -95,7 +95,7 @@ def _unwrapped(view: Callable[..., Any] | None) -> Iterator[Callable[..., Any]]:
 
 
 def is_dispatched(context: RequestContext, cached: CachedView) -> bool:
-    """Whether Flask has called a view for a request, rather than that another view has called it."""
+    """Whether a view was called for a request by Flask, rather than by another view."""
     view: Any = context.app.view_functions.get(context.request.endpoint or "")
     method = getattr(getattr(view, "view_class", None), context.request.method.lower(), None)
     # A decorator of a resource, named in method_decorators, decorates the method again for each request.
@@ -112,7 +112,7 @@ def is_for_page(context: RequestContext) -> bool:
 
 
 def _check_order(cached: CachedView, complaints: RateLimitedLog) -> None:
-    """Warn about a view that asks who is logged in below a cache that does not: a hit never asks."""
+    """Warn if a login decorator stands below ``cached(ignore_session=True)``: a hit does not check who is logged in."""
     if cached.policy.ignore_session and cached.policy.key is None and (decorator := login_decorator(cached.view)) is not None:
         complaints.warn_once(
             ("order", cached.name),
@@ -125,7 +125,7 @@ def _check_order(cached: CachedView, complaints: RateLimitedLog) -> None:
 class EndpointCounters(NamedTuple):
     """An endpoint of a cached view.
 
-    :ivar view: the name of view and endpoint, which is in the key.
+    :ivar view: the names of the view and the endpoint, as the key has them.
     :ivar tally: its counters.
     """
 
@@ -137,15 +137,15 @@ class EndpointCounters(NamedTuple):
 class BoundView:
     """A cached view in one app: the policy under the app's settings.
 
-    :ivar ignored: what of the query is not in the key.
-    :ivar in_key: the request fields that are, in lower case.
+    :ivar ignored: the query parameters that are not in the key, and whether their order is.
+    :ivar in_key: the request fields in the key, in lower case.
     :ivar uncounted: the request fields whose reading does not count, in lower case.
     :ivar terms: the serving options that hold for all requests.
     :ivar asks_each: whether each request has serving options of its own.
-    :ivar asked_by: the fields and cookies with which a visitor prefers stale.
-    :ivar explains: whether ``Cache-Status`` has a detail: with ``app.debug`` at the first request for the view.
-    :ivar kept: tells random values from settings.
-    :ivar holes: those of the app.
+    :ivar asked_by: the request fields and cookies with which a client prefers a stale page.
+    :ivar explains: whether ``Cache-Status`` has a detail: if chosen, or if ``app.debug`` was set at the first request for the view.
+    :ivar kept: distinguishes random values from settings.
+    :ivar holes: the holes of the app.
     :ivar endpoints: the counters of the endpoints that were requested.
     """
 
@@ -182,9 +182,9 @@ class BoundView:
         """Bind a view to an app.
 
         :param version: the version of the app.
-        :param kept: tells random values from settings.
-        :param holes: those of the app.
-        :param explains: ``Cache-Status`` has a detail in any case.
+        :param kept: distinguishes random values from settings.
+        :param holes: the holes of the app.
+        :param explains: ``Cache-Status`` has a detail, even without ``app.debug``.
         """
         policy = cached.policy
         _check_order(cached, engine.complaints)
@@ -220,7 +220,7 @@ class BoundView:
     def terms_of(self, context: RequestContext) -> ServeOptions:
         """Return the serving options of one request."""
         policy = self.cached.policy
-        # Nobody asks for a refresh of ours.
+        # Not for a refresh of ours: no client has asked for it.
         if policy.renew is not None and REFRESHING not in context.request.environ and self._asks("renew", policy.renew, context):
             return self.terms.renewing()
         asked = policy.prefer_stale
@@ -233,7 +233,7 @@ class BoundView:
         return self.terms
 
     def _asks(self, parameter: str, asked: Callable[[], object], context: RequestContext) -> bool:
-        """Ask a callable of the developer's. What it reads does not count: it makes no difference to the page."""
+        """Return whether a callable of the developer's is true. Its reads do not count: they do not affect the page."""
         name = self.cached.name
         with unnoticed(context):
             return ask(
@@ -247,7 +247,7 @@ class BoundView:
             )
 
     def name_at(self, endpoint: str | None) -> str:
-        """Return the name of the view in the log: of a class-based view its endpoint, since all such functions have one name."""
+        """Return the name of the view in the log; for a class-based view its endpoint: all such functions have one name."""
         return f"the endpoint {endpoint}" if self.cached.is_class_based and endpoint else self.cached.name
 
     @property
@@ -261,7 +261,7 @@ class BoundView:
         return self.settings.refresh_headers
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
-        """Renew the stale ones of the values that a page was made from, and wait for that."""
+        """Refresh the stale values among those that a page was made from, and wait for them."""
         renew_calls(self.app, keys)
 
     def call_view(self, args: Any, kwargs: Any) -> Response:

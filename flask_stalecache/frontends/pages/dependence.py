@@ -1,7 +1,7 @@
-"""The request fields that the answer of a cached view depends on. They belong into its ``Vary``, stored or not.
+"""The request fields that the answer of a cached view depends on. They belong in its ``Vary``, whether it is stored or not.
 
-A cache between the app and its visitors knows only what ``Vary`` says. An answer that was made for a member must not reach others
-by it, and an answer for strangers must not reach members.
+A cache between the app and its visitors knows only what ``Vary`` says. It must not send the answer for a member to others, or the
+answer for visitors who are not logged in to members.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .watching.watch import OwnCallback, reads_of
 
 
 def fields_of_answer(bound: BoundView, context: RequestContext) -> set[str]:
-    """Return the request fields that an answer and its key depend on by now, carried or absent, in lower case.
+    """Return the request fields, present or absent, that an answer and its key depend on so far, in lower case.
 
     :param bound: the view that answers.
     """
@@ -36,7 +36,7 @@ def fields_of_answer(bound: BoundView, context: RequestContext) -> set[str]:
 
 
 def add_to_vary(response: Response, fields: Iterable[str]) -> Response:
-    """Add request fields to the ``Vary`` of a response. If it is a stream, what that will read can't be known."""
+    """Add request fields to the ``Vary`` of a response. For a stream also add a star: its later reads are not known yet."""
     names = {*fields, *([STAR] if response.is_streamed and not response.direct_passthrough else [])}
     value = vary_with(response.headers, names) if names else None
     if value is not None:
@@ -45,7 +45,7 @@ def add_to_vary(response: Response, fields: Iterable[str]) -> Response:
 
 
 class VaryOfErrorPage(OwnCallback):
-    """Names in the ``Vary`` of an error page what it depends on.
+    """Adds the request fields that an error page depends on to its ``Vary``.
 
     The app's own error handlers make the page once the view has raised.
     """
@@ -60,5 +60,5 @@ class VaryOfErrorPage(OwnCallback):
 
 
 def follow_error(bound: BoundView, context: RequestContext) -> None:
-    """Let the page that answers an exception of a view name what it depends on."""
+    """Register a callback that adds request fields to the ``Vary`` of the page that answers an exception of a view."""
     callbacks_of(context).append(VaryOfErrorPage(bound, context))

@@ -1,7 +1,7 @@
-"""Asks an app's error handlers for their answer to an exception of a cached view.
+"""Calls an app's error handlers for an exception of a cached view.
 
-Only their answer tells whether the view has failed: a handler may turn the app's own exception into a 404. They are asked once for
-each exception, since they may log it or roll back a transaction. If the exception reaches Flask, the page that was made is sent.
+Only their answer shows whether the view has failed: a handler may turn the app's own exception into a 404. They are called once for
+each exception, since they may log it or roll back a transaction. If the exception reaches Flask, the page that they made is sent.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ...core.model.policy import FAILURE_STATUSES
 from ..flask_internals.contexts import RequestContext
 from ..flask_internals.steps import around_user_exceptions, handle_user_exception
 
-#: On the request: the last exception that the handlers were asked about. Its traceback knows the request, which is a cycle of
-#: references: the code that is done with it removes it.
+#: On the request: the outcome for the last exception that the handlers were called for. The traceback of the exception refers to
+#: the request, which makes a cycle of references. So the last code that needs the outcome removes it.
 HANDLED = "_stalecache_handled"
 
 
@@ -27,7 +27,7 @@ class Handled(NamedTuple):
 
     :ivar error: the exception.
     :ivar page: their answer; ``None`` if there is no handler, or if it has raised.
-    :ivar raised: what goes on to Flask instead, which answers it with 500.
+    :ivar raised: the exception that goes on to Flask if there is no page. Flask answers it with 500.
     """
 
     error: Exception
@@ -41,7 +41,7 @@ class Handled(NamedTuple):
 
 
 def ask_handlers(context: RequestContext, error: Exception) -> Handled:
-    """Return what the error handlers of the app answer to an exception."""
+    """Return the outcome of the app's error handlers for an exception. They are called only the first time."""
     state = context.request.__dict__
     handled: Handled | None = state.get(HANDLED)
     if handled is None or handled.error is not error:
@@ -60,33 +60,33 @@ def _ask(context: RequestContext, error: Exception) -> Handled:
     except Exception as raised:
         return Handled(error, None, raised)
     finally:
-        # The developer sees where it was raised, not that we have asked.
+        # The developer sees where it was raised, without our frames.
         error.__traceback__ = traceback
 
 
 def _page_of(context: RequestContext, error: Exception) -> Any:
     try:
-        # Flask raises what is being handled if there is no handler.
+        # If there is no handler, Flask raises the current exception again.
         raise error
     except Exception:
         return handle_user_exception(context, error)
 
 
 def _response_of(error: HTTPException, context: RequestContext) -> Any:
-    # make_response would take an exception for a WSGI app, and its body for a stream.
+    # make_response would call the exception as a WSGI app, and take the body for a stream.
     given: Any = error.response
     if given is None:
         return error.get_response(context.request.environ)
     if not given.is_sequence:
         return error
-    # A copy, since requests that waited may be given the exception, while hooks change the response.
+    # A copy, since hooks change the response while requests that waited may be given the exception.
     return Response(list(given.iter_encoded()), given.status, Headers(given.headers))
 
 
 def answer_once(context: RequestContext, error: Exception, ask: Callable[[], Any]) -> Any:
     """Answer an exception that has reached Flask: with the page that was made already, if there is one.
 
-    :param ask: asks the error handlers.
+    :param ask: calls the error handlers.
     """
     handled: Handled | None = context.request.__dict__.pop(HANDLED, None)
     if handled is None or handled.error is not error:

@@ -2,14 +2,17 @@
 
 The order of the reasons not to store a response; the first one counts:
 
-==============================================  ==================================================
-all headers or cookies, an ignored parameter    read by the view: no name tells visitors apart
-a body                                          sent by the visitor, though no field announces it
+==============================================  ===================================================================
+a failure, a fallback, names in the request     :func:`~flask_stalecache.core.rules.storability.judge`
+a hole                                          it was a plain call, since marks were altered
+a body                                          sent by the client, though no field announces it
+all headers or cookies, an ignored parameter    read by the view: no name distinguishes visitors
 session, ``after_this_request``                 changed or used by the view (:mod:`.watch`)
-``no_store()``, tags that raise                 the developer's own word
-status, Cache-Control, Vary, size, names        :func:`~flask_stalecache.core.rules.serving.judge`
-method, Authorization, ``response_filter``      asked last, of what would be stored
-==============================================  ==================================================
+tags that raise, ``no_store()``                 the developer's code
+Cache-Control, status, Set-Cookie, Vary, size   :func:`~flask_stalecache.core.rules.storability.judge` again
+method, Authorization, ``response_filter``      checked only for a response that would be stored
+length, a random value, too many variants       checked last, once the body is frozen
+==============================================  ===================================================================
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ from .view_call import ViewCall
 from .watching.request_recorder import arrived_environ, plain_environ
 from .watching.watch import Covered, Watch, add_inherited, holds_of, names_beyond_key, read_beyond_names, reads_of, watched
 
-#: On the request: the cached pages that were served within it, as (page, served, the one before).
+#: On the request: the cached pages that were served within it, as a chain of (page, served, the link before).
 SERVED_WITHIN = "_stalecache_served"
 #: On the request: the pages that were made for the store within it, as pairs of view and entry, until the response is finished.
 FILLED = "_stalecache_filled"
@@ -98,7 +101,7 @@ class PageFetch:
     :param variants: the variants of the page.
     :param args: the view's arguments.
     :param kwargs: likewise.
-    :param covered: what may be read of the request, since the key covers it.
+    :param covered: the parts of the request that the key covers: reading them does not count.
     """
 
     bound: BoundView
@@ -126,7 +129,7 @@ class PageFetch:
                 response, error, page = view.answer()
             # Before the names are collected: those of inner pages count as read by this view.
             self._inherit_from_inner_pages(word)
-            # Before the handlers read anything: those who are given the exception ask theirs.
+            # Before the handlers read anything: requests that are given the exception call their own handlers.
             failure = None if error is None else self._failure(error, self._seen(None, watch, in_background), page)
             if error is not None:
                 response, page = view.error_page(error, watch, page, self.covered)
@@ -139,7 +142,7 @@ class PageFetch:
         fields = self._fields_to_store(response)
         made = Made(response, fields, view_directives(response), start, word, seen, refusal, time.time(), holes_of(response))
         judgement, filling = self._judge(made)
-        # The app's own page for a listed abort() may have another status: it is judged as the view's.
+        # The app's own page for a listed abort() may have another status: it is judged like a response of the view.
         is_listed = isinstance(error, HTTPException) and error.code in self.bound.cached.policy.statuses
         if failure is None or is_listed or judgement.verdict is Verdict.STORABLE:
             return self._answer_of_response(made, judgement, filling)
@@ -160,11 +163,11 @@ class PageFetch:
         return Answer(Verdict.FAILED, error=error, carried=seen.carried, anybodys=is_anybodys, absent=seen.names)
 
     def _answer_of_error(self, made: Made, failure: Answer, judgement: Judgement) -> Answer:
-        """Return the answer for an exception whose page is not stored: it goes on to Flask, which sends that page."""
+        """Return the answer for an exception whose page is not stored. The exception goes on to Flask, which sends that page."""
         seen, is_too_much = made.seen, made.response.status_code == TOO_MANY
         pause = self._retry_after(made.word, judgement.verdict, made.response)
         if judgement.verdict is Verdict.FAILED:
-            # How often this visitor asks is no matter of others.
+            # A 429 is about how often this visitor sends requests: others must not get it.
             return replace(failure, anybodys=failure.anybodys and not is_too_much, retry_after=pause)
         is_anybodys = seen.is_anybodys and not seen.refusal
         return replace(
@@ -184,17 +187,17 @@ class PageFetch:
         is_never_hit = counters is not None and counters.tally.is_never_hit
         log_advice(self.bound.complaints, self._name, self.context, judgement, carried, is_never_hit=is_never_hit)
         if is_for_authorization(judgement):
-            # As a name that the request carries, so that requests with it don't wait for each other.
+            # It is added as a name that the request carries, so that requests with it don't wait for each other.
             carried = carried | AUTHORIZATION
         if judgement.reason is not None and judgement.reason.reason in _PERHAPS_RANDOM:
-            # The stored copy is sound.
+            # The stored page is kept: it does not show this value.
             is_anybodys = False
         has_failed = judgement.verdict is Verdict.FAILED and not seen.refusal
         if response.status_code == TOO_MANY:
-            # It is about how often this visitor asks.
+            # It is about how often this visitor sends requests.
             has_failed = is_anybodys = False
         if made.holes or made.is_altered:
-            # A request that waited would be given it without what fills its holes.
+            # A request that waited would be given it with its holes unfilled.
             has_failed = is_anybodys = False
         explains = self.bound.explains or in_background
         return Answer(
@@ -211,7 +214,7 @@ class PageFetch:
         )
 
     def _shareable_failure(self, response: Response) -> tuple[tuple[bytes, ...], str, list[tuple[str, str]]] | None:
-        """Return a failure for requests that waited; ``None`` if it may be one visitor's own."""
+        """Return a failure in the form for requests that waited; ``None`` if it may be one visitor's own."""
         frozen = frozen_failure(response, self.context.request.environ)
         if frozen is None:
             return None
@@ -264,7 +267,7 @@ class PageFetch:
         pause = word.pause(time.time(), settings.refresh_backoff[0])
         if pause is None or verdict is not Verdict.STORABLE:
             return pause
-        # The rest of the page is renewed as if nothing were missing.
+        # Not later than the page would be refreshed if nothing were missing.
         return min(pause, max(settings.refresh_backoff[0], settings.max_age if coded is None else coded))
 
     # -- judging its response ------------------------------------------------------------------------------------------
@@ -290,7 +293,7 @@ class PageFetch:
         if switches_off(made.directives, judgement.windows, settings.windows):
             self.bound.complaints.warn_once(("s-maxage", self._name), S_MAXAGE, self._name)
         for name in policy.unset:
-            # The visitor whose request has made the page gets the same as all others.
+            # The visitor whose request has made the page gets the same fields as all others.
             made.response.headers.remove(name)
         entry = self._entry(made, body, judgement.windows, place)
         self.context.request.__dict__.setdefault(FILLED, []).append((self.bound, entry))
@@ -298,17 +301,17 @@ class PageFetch:
         return judgement, Filling(entry, index)
 
     def _facts(self, made: Made) -> Facts:
-        """Return what the rules of storing ask about a response."""
+        """Return the facts about a response that the rules of storing need."""
         previous = made.start.previous
         return Facts(
             status=made.response.status_code,
             headers=made.fields,
             size=body_size(made.response),
             directives=made.directives,
-            # What a page depends on of the Cookie field, names tell.
+            # If cookies are named, Vary may contain Cookie: the other cookies that a page depends on are recorded by name.
             in_key=self.bound.in_key | ACCEPT_FIELDS | ({COOKIE} if self.bound.cached.policy.named else NO_FIELDS),
             refusal=made.refusal,
-            # A page that is one visitor's in a way that no name tells is so for all: its names don't matter.
+            # If it is personal for a reason without a name, it is so for every request, and its names don't matter.
             carried=NO_NAMES if made.seen.unnamed or made.is_altered else made.seen.carried,
             had_content=previous is not None and bool(previous.body),
             said_max_age=made.word.limit(made.now),
@@ -323,13 +326,13 @@ class PageFetch:
         return without_unset(fields, unset, self._cookie_refusal(response)) if unset else fields
 
     def _cookie_refusal(self, response: Response) -> Refusal | None:
-        """Return why ``unset`` does not take the cookies of a response away; ``None`` if it does, or is not about cookies."""
+        """Return why ``unset`` does not remove the cookies of a response; ``None`` if it does, or does not name Set-Cookie."""
         if SET_COOKIE not in self.bound.cached.policy.unset:
             return None
         return cookie_refusal(list(response.headers), {session_cookie(self.bound.app)})
 
     def _made_for_one(self, made: Made, body: bytes) -> Refusal | None:
-        """Return the refusal if the body shows what was made for this response alone; ``None`` if it does not."""
+        """Return the refusal if the body shows a value that was made for this response alone; ``None`` if it does not."""
         previous, kept = made.start.previous, values_kept_for(self.context.request)
         stored = None if previous is None else previous.body
         return self.bound.kept.refusal(self.key, list(made.response.headers), body, kept, lambda: stored)

@@ -63,7 +63,7 @@ from .watching.hook_reads import count_hook_reads
 from .watching.request_recorder import ObservedRequest, plain_environ
 from .watching.watch import reads_of
 
-#: Requests whose answers depend on what no field tells: the server's own login, and a body.
+#: Bypass reasons of requests whose answers depend on something that is in no field: the server's own login, or a body.
 _UNNAMED = frozenset({BypassReason.REMOTE_USER, BypassReason.BODY})
 #: In the environ: a view under ``cached`` has answered, and stores its own response.
 ANSWERED = "flask_stalecache.answered"
@@ -100,12 +100,12 @@ class Pages:
         environ: dict[str, Any] = held._plain if isinstance(held, ObservedEnviron) else held
         endpoint = None if rule is None else rule.endpoint
         counters = bound.endpoints.get(endpoint) or self._new_endpoint(bound, endpoint)
-        # A view that is called by another cached view, a refresh and a warming are no visits: they are not counted.
+        # A call by another cached view, a refresh and a warming are no visits: they are not counted.
         is_visit = ANSWERED not in environ and REFRESHING not in environ
         # The gateway must not store the same response a second time.
         environ[ANSWERED] = True
         if REPORT in environ:
-            # Middleware may have copied the environ, but all copies share this.
+            # Middleware may have copied the environ, but all copies share the report.
             environ[REPORT].has_cached = True
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return self._bypass(bound, context, args, kwargs, BypassReason.METHOD, counters.tally, is_visit)
@@ -140,18 +140,21 @@ class Pages:
         return counters
 
     def response_is_finished(self, context: RequestContext, response: Response) -> None:
-        """Take back the pages that this request has stored, if the policy that hooks have sent along has a nonce that they show."""
+        """Remove the pages that this request has stored, if hooks have added a Content-Security-Policy with a nonce that they show.
+
+        Called with the final response of each request. A response with filled holes is made private.
+        """
         state = context.request.__dict__
         if state.pop(FILLED_HOLES, False):
             keep_private(response)
-        # An exception that did not reach Flask.
+        # It is still there if its exception did not reach Flask.
         state.pop(HANDLED, None)
-        # They know the request: the cycle of references would leave it to the garbage collector.
+        # They refer to the request: the cycle of references would leave it to the garbage collector.
         state.pop(SERVED_WITHIN, None)
         filled = state.pop(FILLED, None)
         if filled is None:
             return
-        # Without the coding that a hook may have given to the body that is sent.
+        # A hook may have encoded the body that is sent, but not the stored one.
         fields = [(name, value) for name, value in response.headers if name.lower() != "content-encoding"]
         for bound, entry in filled:
             if has_nonce_in_body(fields, entry.body):
@@ -170,7 +173,7 @@ class Pages:
     def keys_of(self, environ: Mapping[str, Any]) -> list[str]:
         """Return the keys under which the page of a request may be stored, from the views that this process has served.
 
-        Those with a ``key`` callable are left out: only a request that arrives can say theirs.
+        Views with a ``key`` callable are left out: their keys can only be computed for a request that arrives.
         """
         views = [bound for bound in list(self._bound_views.values()) if bound.cached.policy.key is None]
         return [
@@ -291,7 +294,7 @@ class Pages:
         warming = warming_of(origin.environ)
         if warming is not None and not warming.is_met:
             return self._warmed(warming, origin)
-        # A page within the one that is renewed: if it stayed stale, that one would be stale too.
+        # A page within the one that is renewed: if it stayed stale, the outer page would be stale too.
         origin.terms = origin.terms._replace(wait_for_fresh=True)
         return self._answered(origin, self.engine.serve(origin), False)
 
@@ -308,7 +311,7 @@ class Pages:
         return answer.value  # type: ignore[no-any-return]
 
     def _warmed(self, warming: Warming, origin: PageOrigin) -> Response:
-        """Answer a request that fills the store: it waits even where a stale copy could be served, and notes the outcome."""
+        """Answer a request that fills the store. It waits even if a stale copy could be served, and its outcome is recorded."""
         warming.is_met = True
         origin.terms = warming.terms(origin.terms)
         served = self.engine.serve(origin)
@@ -350,7 +353,7 @@ class Pages:
                     tell_end_of_freshness(response, served, origin.terms)
                 if ASKED in origin.environ:
                     self._leave_conditions(origin, served, response)
-            # What the key callable read of this request, which may be other fields than when the copy was made.
+            # The key callable may have read other fields of this request than when the copy was made.
             return response if bound.cached.policy.key is None else add_to_vary(response, reads_of(origin.context).by_key)
         return self._respond_with_answer(origin, _named(origin, served), is_visit, more)
 
@@ -365,7 +368,7 @@ class Pages:
             if handled is not None and handled.page is not None:
                 self._holes.fill(origin.context, handled.page)
             raise answer.error
-        # RFC 9211 section 2.2: what is stored may be fresh.
+        # The stored page may be fresh: then only the request kept it from being served (RFC 9211 section 2.2).
         forwarded = "request" if origin.terms.renews and served.status is CacheStatus.EXPIRED else ""
         response = respond_with_answer(self.app, served, self.settings.status_headers, more, forwarded)
         if holes_of(response):
@@ -393,7 +396,7 @@ def _has_failed(response: Response) -> bool:
 
 
 def _named(origin: PageOrigin, served: Served) -> Served:
-    """Return how a request is answered, with the status that its visitor is told: BYPASS if it neither waited nor was stored."""
+    """Return how a request is answered, with the status to send: BYPASS if its call can't be shared and nothing is stored."""
     is_past = served.answer is not None and not origin.may_collapse and not served.stored
     return served._replace(status=CacheStatus.BYPASS) if is_past else served
 

@@ -1,4 +1,4 @@
-"""A response of a cached view, and what was seen of the call that made it."""
+"""A response of a cached view, and the observations of the call that made it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ...engine.origin import Start
 class Seen(NamedTuple):
     """The observations of a call, besides its response.
 
-    :ivar names: the names that it depends on beyond its key.
-    :ivar carried: those of them that this request carries.
-    :ivar unnamed: what it has read that no name tells, if anything.
-    :ivar refusal: the effect of the view that keeps it out of the store, if any.
-    :ivar fields: what it depends on of the Accept fields.
-    :ivar is_aimed: requests that wait for this one agree with it in these.
+    :ivar names: the names that the response depends on beyond its key.
+    :ivar carried: the names among them that this request carries.
+    :ivar unnamed: the refusal because of a read that can't be recorded as names, if any.
+    :ivar refusal: the refusal because of a side effect of the view, if any.
+    :ivar fields: the selectors of the Accept fields that the response depends on.
+    :ivar is_aimed: requests that wait for this one agree with it in these selectors.
     """
 
     names: RequestInputs
@@ -37,14 +37,14 @@ class Seen(NamedTuple):
 
     @property
     def is_anybodys(self) -> bool:
-        """Whether every request without the names would have been answered alike."""
+        """Whether every request without these names would have got the same answer."""
         return not self.carried and self.unnamed is None
 
 
 class Filling(NamedTuple):
     """The entries to store.
 
-    :ivar beside: the index that leads to the entry, if it changes.
+    :ivar beside: the index of variants that leads to the entry, if it changes.
     """
 
     entry: Entry
@@ -55,11 +55,11 @@ class Filling(NamedTuple):
 class Made:
     """A response of the view, and what was seen while it was made.
 
-    :ivar fields: its fields as they are stored: without those that are unset.
-    :ivar word: what the view said of storing it.
-    :ivar refusal: why it can't be stored, as far as the response does not tell that.
+    :ivar fields: its fields as they are stored: without those that ``unset`` removes.
+    :ivar word: the cacheability hints that were given while it was made.
+    :ivar refusal: why it can't be stored, if the reason is not in the response itself.
     :ivar now: when it was made, in seconds since the epoch.
-    :ivar holes: the places in it that each visitor has for themselves.
+    :ivar holes: the places in it that are filled for each visitor.
     """
 
     response: Response
@@ -74,14 +74,14 @@ class Made:
 
     @property
     def is_altered(self) -> bool:
-        """Whether its holes were plain calls, so that it is one visitor's in a way that no name tells."""
+        """Whether its holes were plain calls, so that it is one visitor's for a reason that has no name."""
         return self.refusal is not None and self.refusal.reason is StoreRefusal.HOLE_ALTERED
 
 
 def refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal | None:
-    """Return why code keeps a response out of the store; ``None`` if it does not.
+    """Return why the developer's code keeps a response out of the store; ``None`` if it does not.
 
-    :param tags: its tags; ``None`` if they can't be told.
+    :param tags: its tags; ``None`` if the developer's callable failed to return them.
     """
     if tags is None:
         return Refusal(StoreRefusal.TAGS_UNKNOWN)
@@ -89,7 +89,7 @@ def refusal_in_code(tags: tuple[str, ...] | None, word: Cacheability) -> Refusal
 
 
 def view_directives(response: Response) -> Directives:
-    """Return the view's Cache-Control. Werkzeug sends files with a bare ``no-cache``, which is not the developer's word."""
+    """Return the view's Cache-Control, without the bare ``no-cache`` of Werkzeug for files, which the developer has not set."""
     if response.direct_passthrough and response.headers.getlist("Cache-Control") == ["no-cache"]:
         return Directives()
     return response_directives(response.headers)

@@ -1,4 +1,4 @@
-"""The cookies and values of the session that a view has named: their values in a request, and what the key covers by them."""
+"""The cookies and session values that a view has named: their values in a request, and what the key covers with them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .watching.watch import Covered, reads_of, was_used
 
 
 def look_up_named(context: RequestContext, policy: Policy) -> NamedValues:
-    """Return what a request has of the cookies and values of the session that a view has named.
+    """Return the cookies and session values of a request that a view has named.
 
     :raises ConfigError: if a normaliser fails, or if they can't be looked up.
     """
@@ -31,9 +31,9 @@ def look_up_named(context: RequestContext, policy: Policy) -> NamedValues:
 
 
 def covered_by_names(context: RequestContext, policy: Policy, others: Covered) -> Covered:
-    """Return what the key covers beside other things, since it has the cookies and values of the session that a view has named.
+    """Return what the key covers, with the cookies and session values that a view has named.
 
-    :param others: what it covers anyway.
+    :param others: what it covers without them.
     """
     reads_of(context).by_key.add("cookie")
     others = replace(others, cookies=others.cookies.union(policy.cookies or ()))
@@ -41,7 +41,7 @@ def covered_by_names(context: RequestContext, policy: Policy, others: Covered) -
         return others
     log, reads = log_of(context), SessionReads()
     if log is not None:
-        # A hook may have read another value than the key has.
+        # A hook may have read a value before it was changed, and the key has only the new one.
         reads.names = set() if log.is_rewritten else {*policy.session} - log.written
     elif not was_used(session_of(context)):
         reads.names = {*policy.session}
@@ -51,9 +51,9 @@ def covered_by_names(context: RequestContext, policy: Policy, others: Covered) -
 
 
 def _in_session(context: RequestContext, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return those values of a session that are there, of some keys. Their reading does not count.
+    """Return the values that a session has under some keys. Reading them here does not count.
 
-    :raises ConfigError: for a session that can't be looked at without being used.
+    :raises ConfigError: for a session that is no ``dict``, which can't be read without counting as used.
     """
     session = session_of(context)
     if not isinstance(session, dict):

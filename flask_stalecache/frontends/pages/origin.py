@@ -49,7 +49,7 @@ class PageOrigin(RequestOrigin):
     :param context: the request's context.
     :param args: the view's arguments.
     :param kwargs: likewise.
-    :param counters: those of the endpoint, whose name is in the key too, since all views that a factory makes share a name.
+    :param counters: the counters of the endpoint. Its name is in the key too, since all views that a factory makes share a name.
     :ivar tally: the counters of the endpoint.
     :ivar url_key: the key of the page, without variants.
     """
@@ -75,7 +75,7 @@ class PageOrigin(RequestOrigin):
         self.terms: ServeOptions = bound.terms_of(context) if bound.asks_each else bound.terms
         policy = bound.cached.policy
         custom = None if policy.key is None else self._custom_key(policy.key)
-        #: The variant that is looked for, once it is known that the page has variants.
+        #: The place where the page is looked up, once it may be under the key of a variant.
         self._located: Located | None = None
         self._named = NOTHING_NAMED
         self.url_key = self.key = page_key(counters.view, self.environ, policy.vary, bound.ignored, custom, policy.named)
@@ -106,21 +106,21 @@ class PageOrigin(RequestOrigin):
 
     @property
     def lock_timeout(self) -> float:
-        """Seconds to wait for the call of another request at most."""
+        """Seconds to wait at most for the call of another request."""
         return self.bound.lock_timeout
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait for a refresh at most if a stale copy can be served. Who warms or renews waits as long as it takes."""
+        """Seconds to wait at most for a refresh if a stale copy can be served; no limit for a request that warms or renews."""
         return None if self.terms.renews or WARMING in self.environ else self.bound.cached.policy.wait
 
     @property
     def min_uses(self) -> int:
-        """The number of requests from which on the answer is stored. Who warms wants it stored at once."""
+        """The number of requests from which on the answer is stored. A warming request stores it at once."""
         return 1 if WARMING in self.environ else self.bound.cached.policy.min_uses
 
     def holds(self, keys: tuple[str, ...]) -> bool:
-        """Whether the visitor's session has one of these keys, or has had it."""
+        """Whether the visitor's session has one of these keys, has had it, or may have it."""
         return holds_key(self.context, self.environ, keys)
 
     @property
@@ -134,7 +134,7 @@ class PageOrigin(RequestOrigin):
         return super().may_collapse and (self._located is None or self._located.has_room)
 
     def relocate(self) -> bool:
-        """Look up the variant: since another request the page may have variants."""
+        """Look up the variant again, since the page may have new variants by now. Return whether the key has changed."""
         before = self.key
         self._located = locate(
             self.url_key,
@@ -150,12 +150,15 @@ class PageOrigin(RequestOrigin):
         return self.key != before
 
     def key_by(self, fields: Fields) -> str | None:
-        """Return the key of the first answer to such requests, and let others find out by what they are told apart."""
+        """Return the key of the page's first answer, and record its selectors for requests that arrive meanwhile.
+
+        ``None`` if the page has an answer already.
+        """
         fields = in_order((*self.bound.cached.named, *fields))
         return self.bound.engine.hint(self.url_key, fields, lookup(self.environ, self._named.values))
 
     def stands_for(self, key: str) -> bool:
-        """Take over the key of the page, or of a variant of it. Return false if the key is another one's."""
+        """Take over the key of the page, or of a variant of it. Return false if the key belongs to another page."""
         if key != self.url_key and not is_variant_of(self.url_key, key):
             return False
         self.relocate()
@@ -180,10 +183,10 @@ class PageOrigin(RequestOrigin):
         return answer
 
     def made_anew(self) -> Served:
-        """Make a page with a hole that this app does not know as if the page were not stored."""
+        """Make a page as if it were not stored, since its copy has a hole that this app does not know."""
         self.terms = self.terms.renewing()
         served = self.bound.engine.serve(self)
-        # Another request may hold the lock.
+        # Another request may hold the lock of the key.
         return served if served.answer is not None else Served(CacheStatus.BYPASS, answer=self.call_uncached())
 
     # -- within the page of another view -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Notes how a cached view has answered, for requests that ask why."""
+"""Records how a cached view has answered, for requests that are made to find out why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .watching.watch import reader_of
 
 
 def note_served(origin: PageOrigin, served: Served) -> None:
-    """Note how a request for a cached view is answered."""
+    """Record how a request for a cached view is answered, if it has a probe."""
     probe, context = probe_of(origin.environ), origin.context
     if probe is None:
         return
@@ -39,7 +39,7 @@ def _unknown(kind: str, name: str) -> str:
 
 
 def note_bypass(bound: BoundView, context: RequestContext, reason: BypassReason) -> None:
-    """Note that a request for a cached view bypasses the cache."""
+    """Record that a request for a cached view bypasses the cache, if it has a probe."""
     endpoint = context.request.endpoint
     if (probe := probe_of(plain_environ(context.request))) is not None:
         probe.note(Noted(FrontEnd.VIEW, bound.name_at(endpoint), endpoint or "", bypass=reason))

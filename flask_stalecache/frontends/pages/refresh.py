@@ -28,7 +28,7 @@ from .bound_view import CachedView
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-#: Whether the current request is a refresh that carries its visitor's fields. A context variable, since each response asks.
+#: Whether the current request is a refresh that carries its visitor's fields. A context variable, since each response reads it.
 AS_VISITOR: ContextVar[bool] = ContextVar("stalecache_as_visitor", default=False)
 
 
@@ -56,7 +56,7 @@ class Maker(Protocol):
         """The fields that refreshes carry, by their names in lower case."""
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
-        """Renew the stale ones of the values that a page was made from, and wait for that."""
+        """Refresh the stale values among those that a page was made from, and wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class AnyView:
     cached: None = None
 
     def renew_calls(self, keys: tuple[str, ...]) -> None:
-        """Renew the stale ones of the values that a page was made from, and wait for that."""
+        """Refresh the stale values among those that a page was made from, and wait for them."""
         renew_calls(self.app, keys)
 
 
@@ -97,12 +97,12 @@ class PageReplay:
         self.answer: Answer | None = None
 
     def enter(self, kind: type[Request], environ: dict[str, Any]) -> None:
-        """Let Flask see the URL that it saw of the visitor's request.
+        """Give Flask the same URL variables as in the visitor's request.
 
-        What middleware made of that request may depend on a field that is not in the key, such as X-Script-Name.
+        Middleware may have set them because of a field that is not in the key, such as X-Script-Name.
 
         :param kind: the class of the request; another app's request is not changed.
-        :param environ: the request's, changed in place.
+        :param environ: the environ of the request, changed in place.
         """
         if kind is self._maker.app.request_class:
             self.has_entered = True
@@ -110,10 +110,10 @@ class PageReplay:
                 environ.pop(name, None) if value is None else environ.update({name: value})
 
     def is_for(self, cached: CachedView) -> bool:
-        """Whether a view that is reached is, or may be, the one that is refreshed.
+        """Whether a view that is reached is, or may be, the one whose page is refreshed.
 
-        If the view is not known, each one may be it until one has the key. A view with another key runs and nothing of it is
-        stored, since it may call the view in question.
+        If that view is not known, any view may be it, until one with the key is reached. A view with another key runs, but its
+        answer is not stored, since it may call the view with the key.
         """
         return not self.is_met if self.cached is None else self.cached is cached
 
@@ -126,7 +126,7 @@ def page_refresh(
     A page that was purged meanwhile is left to the next visitor.
 
     :param maker: what makes the page.
-    :param visitor: the visitor's fields, for pages whose key or view may look at them. They are kept in memory only.
+    :param visitor: the visitor's fields, for pages whose key or view may read them. They are kept in memory only.
     :param tally: its counters.
     """
     return RefreshJob(
@@ -142,7 +142,7 @@ def page_refresh(
 
 def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str, str] | None, start: Start) -> Answer:
     """Send the request through the app. Return the view's answer, or a failure if something else answered."""
-    # A visitor without cookies, and without any field beyond the key: what it is served may be anybody's.
+    # The request of a visitor without cookies and without any field beyond the key: its answer may be anybody's.
     environ = recipe.to_environ(maker.remote_addr, maker.refresh_headers)
     environ.update(visitor or {})
     if recipe.session and visitor is None:
@@ -157,7 +157,7 @@ def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str,
         AS_VISITOR.reset(token)
     if replay.answer is not None:
         return replay.answer
-    # Without the view, the page may be another app's in the same store: its back-off is not ours to write.
+    # If the view is not known, the page may be that of another app in the same store, whose back-off is not ours to write.
     status = reply.status or "no answer"
     is_ours = maker.cached is not None or status[:1] == "5"
     reason = StaleCacheError(f"something else than the view answered: {status}")
@@ -166,11 +166,11 @@ def _refreshed(maker: Maker, key: str, recipe: PageRecipe, visitor: Mapping[str,
 
 
 def _through(app: Flask, environ: dict[str, Any], replay: PageReplay) -> AppReply:
-    """Send a request through all middleware of an app. If that finds no such page, leave out the outer one, then all of it.
+    """Send a request through all middleware of an app. If that finds no such page, leave out the middleware around ours, then all.
 
-    Where middleware has found it by a field that is not in the key, it does not find it without.
+    Middleware that found the page by a field that is not in the key does not find it without that field.
     """
-    # For middleware further out, which may have taken the script root off the path.
+    # For outer middleware, which may have taken the script root off the path: here the path is whole again.
     outside = {**environ, "SCRIPT_NAME": "", "PATH_INFO": environ["SCRIPT_NAME"] + environ["PATH_INFO"]}
     reply = _send(app.wsgi_app, outside, replay)
     flask = partial(type(app).wsgi_app, app)
@@ -186,7 +186,7 @@ _NO_SUCH_PAGE = frozenset({"301", "308", "404", "405"})
 
 
 def _send(app: WSGIApplication, environ: dict[str, Any], replay: PageReplay) -> AppReply:
-    """Send a request through the app up to the view's answer, close it, and return status and fields."""
+    """Send a request through the app until the view has answered, close the response, and return status and fields."""
     reply = AppReply()
     with reply.of(app, environ) as body:
         # A middleware that is a generator runs nothing before it is asked for the first chunk.
@@ -199,7 +199,7 @@ def _send(app: WSGIApplication, environ: dict[str, Any], replay: PageReplay) -> 
 def visitor_fields(environ: Mapping[str, Any], variables: Iterable[str]) -> dict[str, str]:
     """Return the visitor's request fields without Host, which is in the recipe, and without conditions and Range.
 
-    Those are answered from the copy.
+    Conditions and Range are answered from the copy.
 
     :param variables: variables of the environ that the key is made from.
     """

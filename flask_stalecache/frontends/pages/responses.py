@@ -1,4 +1,4 @@
-"""Responses: freezes them into bytes, and builds them from a copy or an answer, with status fields."""
+"""Freezes responses into bytes, and builds them from a copy or an answer, with status fields."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def body_size(response: Response) -> int | None:
 def freeze(response: Response) -> bytes | None:
     """Return the body, and put it into the response as a tuple, to which no hook can append.
 
-    ``None``: it is not as long as its Content-Length says, so it is not whole (RFC 9111 section 3.3).
+    Return ``None`` if it is not as long as its Content-Length says, so that it is incomplete (RFC 9111 section 3.3).
     """
     body = b"".join(response.iter_encoded())
     if response.direct_passthrough:
@@ -112,7 +112,7 @@ def prepared_response(response_class: type[Response], entry: Entry, fields: list
 
 
 def _is_plain(response_class: type[Response], status: int, fields: list[tuple[str, str]]) -> bool:
-    """Whether Werkzeug would send it as it is: status 200, no location to complete, no steps of the app's own class."""
+    """Whether Werkzeug would send it as it is: status 200, no location to complete, no methods overridden by the app's class."""
     if status != 200 or any(name.lower() in {"location", "content-location"} for name, _ in fields):
         return False
     steps = ("__init__", "__call__", "get_wsgi_response", "get_wsgi_headers", "get_app_iter", "iter_encoded")
@@ -122,7 +122,7 @@ def _is_plain(response_class: type[Response], status: int, fields: list[tuple[st
 def respond_with_answer(app: Flask, served: Served, chosen: Collection[str], more: str = "", reason: str = "") -> Response:
     """Build the response from the answer of the origin.
 
-    :param reason: the value of ``fwd`` in ``Cache-Status``; "": as the status determines it.
+    :param reason: the value of ``fwd`` in ``Cache-Status``; "": the status determines it.
     """
     answer = served.answer
     assert answer is not None

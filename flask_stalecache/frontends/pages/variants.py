@@ -25,9 +25,9 @@ class PageVariants(NamedTuple):
 
     :ivar engine: looks up the index.
     :ivar url_key: the key of the page, without variants.
-    :ivar aimed: the selectors in the key that the request looks for.
+    :ivar aimed: the selectors in the key that is looked up for the request.
     :ivar named: the cookies and values of the session that are always in the key.
-    :ivar values: those of the request.
+    :ivar values: their values in the request.
     """
 
     engine: Engine
@@ -37,13 +37,13 @@ class PageVariants(NamedTuple):
     values: NamedValues = NOTHING_NAMED
 
     def tell(self, fields: Fields) -> bool:
-        """Whether requests that wait for this one agree with it in all of these."""
+        """Whether requests that wait for this one agree with it in all of these selectors."""
         return {*self.aimed}.issuperset(fields)
 
     def place(self, context: RequestContext, fields: Fields) -> StoragePlace | Refusal:
         """Return where a page is stored, or why it is not: it has too many variants.
 
-        :param fields: what it depends on.
+        :param fields: the selectors that it depends on.
         """
         known = self.engine.look_up(self.url_key).entry
         get = lookup(arrived_environ(context.request), self.values.values)
@@ -53,7 +53,7 @@ class PageVariants(NamedTuple):
 
 
 def fields_read(context: RequestContext, covered: Covered, headers: Headers = ()) -> Fields:
-    """Return what a page depends on by now, of the Accept fields.
+    """Return the selectors of the Accept fields that a page depends on so far.
 
     :param covered: what the key covers.
     :param headers: the fields of its response.
@@ -72,10 +72,10 @@ def _fields_so_far(context: RequestContext, covered: Covered, headers: Headers =
 
 @contextmanager
 def told_early(context: RequestContext, covered: Covered, start: Start) -> Iterator[None]:
-    """Tell what a page depends on as soon as its view reads it: requests that are told apart by that don't wait for each other.
+    """Report the selectors that a page depends on as soon as its view reads them: requests that differ in them need not wait.
 
     :param covered: what the key covers.
-    :param start: is told.
+    :param start: the call that they are reported to.
     """
     log = reads_of(context)
     before = log.accept_read
@@ -84,18 +84,18 @@ def told_early(context: RequestContext, covered: Covered, start: Start) -> Itera
         if fields := _fields_so_far(context, covered):
             start.depends_on(fields)
 
-    # A hook may have read it.
+    # A hook may have read an Accept field before.
     tell(log)
     log.accept_read = tell
     try:
         yield
     finally:
-        # It holds the request, which would be left to the garbage collector.
+        # The callback refers to the request, which would be left to the garbage collector.
         log.accept_read = before
 
 
 def inherit_dependence(context: RequestContext, fields: Fields, reader: str) -> None:
-    """Record what a page within this one depends on, of the Accept fields.
+    """Record the Accept fields that a page within this one depends on, as read by this one.
 
     :param fields: the selectors in its key.
     :param reader: its view.
@@ -103,7 +103,7 @@ def inherit_dependence(context: RequestContext, fields: Fields, reader: str) -> 
     log, get = reads_of(context), arrived_environ(context.request).get
     for selector in fields:
         if isinstance(selector, Named):
-            # Told as a name that the page depends on.
+            # It is recorded by add_inherited(), among the names that the page depends on.
             continue
         log.headers.setdefault(field_of_selector(selector), reader)
         log.accepts.inherit(selector, get)

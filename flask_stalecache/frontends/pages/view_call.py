@@ -1,4 +1,4 @@
-"""One call of a cached view whose holes leave marks. If it has altered them, it is called once more, and holes are plain calls."""
+"""Calls a cached view whose holes leave marks. If the view has altered the marks, it is called again, with holes as plain calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .watching.watch import Covered, Watch, is_changed, watched
 
 @dataclass(frozen=True, slots=True)
 class ViewCall:
-    """A view that makes a page.
+    """The call of a view that makes a page.
 
     :param bound: the view in this app.
     :param context: the request's context.
@@ -50,7 +50,7 @@ class ViewCall:
         if _is_altered(self.context, page, error) or (response is not None and not holes.cut(page, response, values)):
             holes.note_altered(self.key, page)
             page = without_marks(page.why_altered)
-            # The view registers them again.
+            # The second call registers them again.
             del callbacks[before:]
             if response is not None:
                 response.close()
@@ -71,7 +71,7 @@ class ViewCall:
 
         :param watch: gets their effects.
         :param page: how holes were treated in the view.
-        :param covered: what may be read of the request.
+        :param covered: the parts of the request that the key covers.
         """
         holes, values = self.bound.holes, globals_now()
         page = page if page.marks is None else with_marks()
@@ -79,7 +79,7 @@ class ViewCall:
             response = self._handled(error, page)
             if response is not None and not holes.cut(page, response, values):
                 holes.note_altered(self.key, page)
-                # They are asked a second time.
+                # So that the handlers are called a second time.
                 self.context.request.__dict__.pop(HANDLED, None)
                 page = without_marks(page.why_altered)
                 response = self._handled(error, page)
@@ -122,7 +122,7 @@ def _is_altered(context: RequestContext, page: Making, error: Exception | None) 
 
 
 def _without(marks: HoleMarks, value: Any) -> Any:
-    """Return a value of a session without texts that have marks."""
+    """Return a value of a session without texts that contain marks."""
     if isinstance(value, list):
         # A message is a tuple of its category and its text.
         return [_without(marks, each) for each in value if isinstance(each, (dict, list)) or not marks.is_in(str(each))]

@@ -1,15 +1,15 @@
 """The app context of a caller, in which calls for everybody run: with its database session, but without the visitor's data.
 
-A call sees neither the request nor its session, nor what the caller has put into ``g``. What has a ``close()`` method, such as a
-database connection, is shared in both directions:
+A call sees neither the request nor its session, nor the values that the caller has put into ``g``. Only objects with a ``close()``
+method, such as a database connection, are shared, in both directions:
 
 ====================================== ============================== ====================================================
 in ``g``                               during the call                afterwards, in the caller's ``g``
 ====================================== ============================== ====================================================
 the caller's connection                there                          there, unless the call has removed it
-what else the caller has put there     absent                         as it was
+other values of the caller             absent                         as they were
 a connection that the call opens       there                          there, so that the caller's teardown closes it
-what else the call puts there          there                          absent
+other values of the call               there                          absent
 ====================================== ============================== ====================================================
 
 A caller may have begun a transaction before a purge. So its calls count as begun when its context began.
@@ -36,7 +36,7 @@ from ..flask_internals.contexts import can_hide_caller, hide_caller, outer_conte
 
 T = TypeVar("T")
 
-#: They have a ``close()`` and belong to the request.
+#: Classes of objects that have a ``close()`` but belong to the request.
 _VISITORS = (Request, Response, FileStorage, IOBase, GeneratorType, CoroutineType, AsyncGeneratorType)
 _BEGAN = "stalecache_began"
 
@@ -55,7 +55,7 @@ class Began(NamedTuple):
 
 
 def note_beginnings(app: Flask, seq: Callable[[], int]) -> None:
-    """Let the contexts of an app note when they begin. No hook does this at so little cost.
+    """Have the contexts of an app record when they begin. A hook would cost more.
 
     :param seq: returns the number of the last purge.
     """
@@ -73,14 +73,14 @@ def note_beginnings(app: Flask, seq: Callable[[], int]) -> None:
 
     members = {"__slots__": (_BEGAN,), "__init__": __init__, "__module__": kind.__module__, "__doc__": kind.__doc__}
     noting: Any = type(kind.__name__, (kind,), members)
-    # Of the slot, since Flask's own class puts what is set into a dictionary.
+    # The slot's own setter, since Flask's class puts attributes into a dictionary.
     note = getattr(noting, _BEGAN).__set__
     app.app_ctx_globals_class = noting
 
 
 @contextmanager
 def noting_beginnings(app: Flask, seq: Callable[[], int]) -> Iterator[None]:
-    """Let the contexts of an app note when they begin, for a while by the purges of another store."""
+    """Have the contexts of an app record when they begin, in this block with the purge numbers of another store."""
     kind: Any = app.app_ctx_globals_class
     if hasattr(kind, _BEGAN):
         app.app_ctx_globals_class = kind.__base__
@@ -92,7 +92,7 @@ def noting_beginnings(app: Flask, seq: Callable[[], int]) -> Iterator[None]:
 
 
 def note_own_purge(before: int, after: int) -> None:
-    """Note a purge in the context that made it: what it calls from now on is newer, unless there was another purge meanwhile.
+    """Record a purge in the context that made it: its calls count as begun after it, unless there was another purge meanwhile.
 
     :param before: the number of the last purge before it.
     :param after: the number of the last purge by now.
@@ -118,15 +118,15 @@ class CallerContext:
     def __init__(self, context: Any, began: Began) -> None:
         self.began = began
         self._context = context
-        #: Not the context's own one in a call that is made by a call.
+        #: In a call that is made by another call, it is not the ``g`` that the context was made with.
         self._globals = context.g
 
     @classmethod
     def of(cls, app: Flask) -> CallerContext | None:
         """Return the context that a call of this app may share with its caller.
 
-        ``None`` outside of one, and in a thread that it doesn't belong to: two threads must not use one database session. A thread
-        with an event loop stands in for the one that waits for it.
+        ``None`` outside of a context, and in a thread that the context does not belong to: two threads must not use one database
+        session. A thread with an event loop stands in for the thread that waits for it. ``None`` too if ``g`` can't be hidden.
         """
         context = outer_context()
         if context is None or context.app is not app:
@@ -142,8 +142,8 @@ class CallerContext:
     def begun_with(self, start: Start, longest: float) -> Start:
         """Return the facts of a call that counts as begun when the context began.
 
-        :param longest: seconds after which a context is taken for one of a shell or a daemon, whose transactions come and go. In
-            it the calls count as begun when they began, except that purges since the context began still win.
+        :param longest: seconds after which a context is taken for that of a shell or a daemon, whose transactions come and go. Its
+            calls count as begun when they began, but are still not stored if something was purged since the context began.
         """
         is_short = 0 <= start.started - self.began.at <= longest
         return start._replace(seq=min(start.seq, self.began.seq), started=self.began.at if is_short else start.started)
@@ -165,12 +165,12 @@ class CallerContext:
 
 
 def _hand_over(ours: dict[str, Any], shared: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Hand the connections that a call has opened over to its caller, and take those away that it has removed."""
+    """Hand over to the caller the connections that a call has opened, and remove those that the call has removed."""
     for name, value in shared.items():
         if name not in ours and theirs.get(name) is value:
             del theirs[name]
     for name, value in ours.items():
-        # What the caller has put there itself stays, unless it is the place of a connection.
+        # A value that the caller has put there itself stays, unless it is a shared connection.
         is_free = theirs.get(name) is None or theirs[name] is shared.get(name)
         if is_free and value is not shared.get(name) and _has_close(value):
             theirs[name] = value

@@ -15,9 +15,9 @@ from ...core.http.fields import Headers
 from ...core.http.unset import cookies_set
 from ...core.model.reasons import Refusal, StoreRefusal
 
-#: The shortest value of a cookie whose appearance in a page is no chance.
+#: A cookie's value of at least this length does not appear in a page by chance.
 TELLING = 5
-#: How many values are remembered. Their names come from code, but those of an app may be many.
+#: How many values are remembered. Their names come from the app's code, which may make many.
 REMEMBERED = 4096
 _TOKEN = re.compile(r"[A-Za-z0-9+/_.=~-]{16,512}")
 _HEXADECIMAL = re.compile(r"[0-9a-f-]+|[0-9A-F-]+")
@@ -42,7 +42,7 @@ class KeptValues:
     def refusal(
         self, key: str, headers: Headers, body: bytes, kept: Iterable[tuple[str, str]], stored: Callable[[], bytes | None]
     ) -> Refusal | None:
-        """Return why a response can't be stored: its body shows what was made for this response alone.
+        """Return why a response can't be stored: its body shows a value that was made for it alone. ``None`` if it shows none.
 
         :param key: the key of the response.
         :param headers: its fields.
@@ -60,12 +60,12 @@ class KeptValues:
         shown: dict[str, tuple[str, ...]] = {name: (value,) for name, value in (*kept, *cookies) if value.encode() in text}
         if nonces := tuple(dict.fromkeys(nonce_attributes(fields, body))):
             shown["a nonce"] = nonces
-        # All of them, so that the next response finds each.
+        # All are judged, so that all are remembered for the next response.
         refusals = [self._judge(key, name, values, stored) for name, values in shown.items()]
         return next(filter(None, refusals), None)
 
     def _judge(self, key: str, name: str, values: tuple[str, ...], stored: Callable[[], bytes | None]) -> Refusal | None:
-        # Visitors choose the keys, which may be long.
+        # Digests, since visitors choose the keys, which may be long.
         places, met = ((name, b""), (name, _digest(key))), _digest(repr(values))
         before = [self._last.get(place) for place in places]
         if len(self._last) >= REMEMBERED:

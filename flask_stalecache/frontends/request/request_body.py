@@ -1,7 +1,7 @@
 """Bodies of GET requests that no field announces.
 
 HTTP/2 and HTTP/3 need no Content-Length and no Transfer-Encoding, so a server may hand over a body that only reading can find, as
-granian does. The answer to such a request is not stored; what may be stored is made without a body.
+granian does. The answer to such a request is not stored. For an answer that may be stored, the view gets an empty body.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _INPUT = "wsgi.input"
 
 
 class UnannouncedBody:
-    """The input of a request, which tells whether there is a body.
+    """The input of a request, which can find out whether there is a body.
 
-    Most requests are answered without a look at it, so that it is cheap to make: what reads it is made at the first use.
+    Most requests are answered without reading it. So it is cheap to make: its reader is made at the first use.
 
     :param given: the server's input.
     """
@@ -41,7 +41,7 @@ class UnannouncedBody:
         return reader
 
     def __getattr__(self, name: str) -> Any:
-        """Return a method to read, or what the server's input has in addition to PEP 3333, such as its socket."""
+        """Return a method of the reader, or an attribute that the server's input has beyond PEP 3333, such as its socket."""
         if name in UnannouncedBody.__slots__:
             # A copy that was made without the constructor.
             raise AttributeError(name)
@@ -63,7 +63,7 @@ class UnannouncedBody:
 
 
 class _BodyReader(io.RawIOBase):
-    """Reads the server's input, and notes whether there was anything."""
+    """Reads the server's input, and records whether there was a body."""
 
     def __init__(self, given: Any) -> None:
         self._given = given
@@ -79,7 +79,7 @@ class _BodyReader(io.RawIOBase):
                 self._first = self._given.read(1)
                 self._is_there = bool(self._first)
             except Exception:
-                # The client has left, or the server refuses: the app shall see that for itself.
+                # The client has disconnected, or the server refuses: the app gets this error itself when it reads.
                 self._is_there = True
         return self._is_there
 
@@ -90,7 +90,7 @@ class _BodyReader(io.RawIOBase):
         return super().read(-1 if size is None else size)
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer. All other methods to read end here, since some servers lose bytes if methods are mixed."""
+        """Read into a buffer. All other read methods end here, since some servers lose bytes if methods are mixed."""
         data, self._first = self._first or self._given.read(len(buffer)), b""
         self._is_there = self._is_there or bool(data)
         buffer[: len(data)] = data
@@ -106,8 +106,9 @@ def _may_be_unannounced(environ: Mapping[str, Any]) -> bool:
 
 
 def watch_body(environ: WSGIEnvironment) -> None:
-    """Put an input in the place of the server's that notes what is read, if a body may come unannounced."""
-    # First what every request has, since every hit gets here. To read HTTP/1 without the fields would wait for the client for ever.
+    """Replace the server's input with an :class:`UnannouncedBody`, if a body may come unannounced."""
+    # The checks that rule out most requests come first, since every hit gets here. With HTTP/1, a read without the fields would
+    # wait for the client for ever.
     is_known_to_end = environ.get("wsgi.input_terminated") or environ.get("SERVER_PROTOCOL", "HTTP/1")[:6] != "HTTP/1"
     if is_known_to_end and _may_be_unannounced(environ) and type(environ[_INPUT]) is not UnannouncedBody:
         environ[_INPUT] = UnannouncedBody(environ[_INPUT])
@@ -121,5 +122,5 @@ def has_unannounced_body(environ: WSGIEnvironment) -> bool:
 
 
 def take_body_away(environ: WSGIEnvironment) -> None:
-    """Leave an empty input to a request without a body."""
+    """Give an empty input to a request without a body."""
     environ[_INPUT] = io.BytesIO()

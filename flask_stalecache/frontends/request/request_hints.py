@@ -1,6 +1,6 @@
 """Cacheability hints given before a view runs: by hooks, URL converters and the session. The page of the view takes them over.
 
-Behind a gateway, its own hints collect them, since they surround the whole request.
+Behind a gateway, they are collected in the hints of the gateway, which surround the whole request.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def hints_of_request() -> Cacheability | None:
 
 
 def give(hint: Callable[[], None]) -> None:
-    """Give a hint on the response that is being built; without one, on those that the current request will build."""
+    """Give a hint on the response that is being built; if there is none, on all responses that the current request will build."""
     hints = hints_of_request() if current() is None else None
     if hints is None:
         hint()
@@ -38,7 +38,7 @@ def give(hint: Callable[[], None]) -> None:
 
 
 def note_value(entry: Entry, options: ServeOptions) -> None:
-    """Note that the current request uses a stored value outside of any view. Called at hits: nothing is made of it yet."""
+    """Note that the current request uses a stored value outside of any view. Hits call this: :func:`pass_on` makes the hints."""
     request = request_or_none()
     if request is not None:
         request.__dict__.setdefault(_VALUES, {})[entry.key] = entry, options

@@ -2,7 +2,7 @@
 
 ===========================  =============================================================================
 :attr:`may_collapse`         only a GET without Authorization and body is likely to be stored, so others wait for it
-:meth:`is_barred_from`       an entry is not for requests with a name that was absent when it was made
+:meth:`is_barred_from`       an entry is not served to a request with a name that was absent when it was made
 :meth:`carries`              a request with a name that kept an answer out of the store does not wait
 ===========================  =============================================================================
 """
@@ -27,7 +27,7 @@ _TOLD_APART_BY = frozenset(
 
 
 def all_fields(environ: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Return everything in a request that may tell visitors apart: requests with the same may get one visitor's answer."""
+    """Return all variables of a request that may distinguish visitors: requests that agree in them may get one visitor's answer."""
     return tuple(
         sorted(
             (name, str(value))
@@ -40,19 +40,21 @@ def all_fields(environ: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 def share_alike(failure: Answer, environ: Mapping[str, Any], whole: Answer | None, *, again: bool) -> Answer | None:
     """Return the part of another request's failure that a request may be given: the whole if both are alike, else its bare form.
 
+    Return ``None`` if it may be given neither.
+
     :param environ: the request.
     :param whole: the failure, if it may be given to requests that are alike.
-    :param again: the request has met a failure before: it may not be its visitor's alone.
+    :param again: the request has met a failure before, so the failure may not be due to one visitor.
     """
     if whole is not None and failure.asked in (None, all_fields(environ)):
         return whole
     if not again or (failure.error is None and failure.bare is None):
         return None
-    # An exception tells nothing of a page.
+    # An exception shows nothing of a visitor's page.
     return failure if failure.error is not None else replace(failure, shared=failure.bare)
 
 
-#: The shortest value whose appearance in a page is no chance.
+#: A value of at least this length does not appear in a page by chance.
 _TELLING = 5
 _IN_KEY = frozenset(map(environ_name, ("host", *FORWARDED_FIELDS)))
 #: Fields with values that many visitors have in common.
@@ -95,7 +97,7 @@ class RequestOrigin(Origin):
 
     def is_barred_from(self, entry: Entry) -> bool:
         """Whether the entry must not be served to this request: it carries an absent name of the entry, or Authorization."""
-        # Only a response that says so may answer a request with Authorization (RFC 9111 section 3.5).
+        # Only a response that allows it may answer a request with Authorization (RFC 9111 section 3.5).
         if "HTTP_AUTHORIZATION" in self.environ and not entry.shared:
             return True
         return entry.absent.present_in(self.environ, self.holds)

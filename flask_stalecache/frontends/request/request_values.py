@@ -18,7 +18,7 @@ def values_kept_for(request: Request) -> tuple[tuple[str, str], ...]:
     :param request: the current request.
     """
     environ = request.environ
-    # What comes from the URL is in the key.
+    # A value from the URL is in the key.
     url = "".join(str(environ.get(name, "")) for name in ("SCRIPT_NAME", "PATH_INFO", "QUERY_STRING"))
     own = {name: value for name, value in request.__dict__.items() if not _is_werkzeugs(name)}
     return tuple(

@@ -38,9 +38,9 @@ _PAST_STORE = ("Range", "If-Range", "If-Match", "If-Unmodified-Since")
 
 
 class CachingAdapter(BaseAdapter):
-    """An adapter for ``requests`` that answers from the store what it may, and sends the rest through another adapter.
+    """An adapter for ``requests`` that answers from the store where it may, and sends the other requests through another adapter.
 
-    It caches in app contexts, if caching is on. Else it sends every request.
+    It caches only in app contexts of apps with caching on. Otherwise it sends every request.
 
     :param rules: the developer's rules.
     :param adapter: sends requests to third parties.
@@ -63,7 +63,7 @@ class CachingAdapter(BaseAdapter):
         """Answer a request as any adapter does, with ``Cache-Status`` and ``from_cache`` on the response.
 
         :param stream: the caller reads the body as it comes. It is stored once it was read, if the response has a Content-Length.
-        :raises requests.RequestException: if outgoing fails and no stored response may be returned instead.
+        :raises requests.RequestException: if sending fails and no stored response may be returned instead.
         """
         options = {"timeout": timeout, "verify": verify, "cert": cert, "proxies": proxies}
         outgoing = OutgoingRequest(self._adapter, request, stream, options)
@@ -178,7 +178,7 @@ class CachingAdapter(BaseAdapter):
 
 
 def _plan_of_app() -> AppContext | None:
-    """Return the current app as sessions know it; ``None`` outside an app context, and where caching is off."""
+    """Return the context of the current app for sessions; ``None`` outside an app context, and where caching is off."""
     cache = cache_of_current_app()
     return None if cache is None else cache.sessions
 
@@ -199,7 +199,7 @@ def _look_up(request: PreparedRequest) -> Lookup:
 
 
 def _marked(response: Response, more: Fields, *, from_cache: bool) -> Response:
-    """Add the fields that tell how a response came about."""
+    """Add the fields and the attribute that tell how a response was made."""
     for name, value in more:
         before = response.headers.get(name) if name == "Cache-Status" else None
         # After the members of caches nearer to the third party (RFC 9211 section 2).

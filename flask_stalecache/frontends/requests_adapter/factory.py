@@ -31,7 +31,7 @@ def make_adapter(rules: SessionRules, inner: object) -> BaseAdapter:
     """Return a caching adapter under these rules.
 
     :param inner: the adapter that sends requests to third parties; ``None``: a new ``HTTPAdapter``.
-    :raises ConfigError: if that is no adapter, or requests is not installed.
+    :raises ConfigError: if ``inner`` is no adapter, or requests is not installed.
     """
     try:
         from .adapter import caching_adapter

@@ -1,8 +1,9 @@
 """Sends a request to a third party, and judges its answer.
 
 ============= ==================================================================================================================
-FAILED        the third party can't be reached, breaks off, or answers 429 or 5xx: the stored response is kept
-UNSTORABLE    its headers forbid storing it, or the body is too large or was read already; one to a HEAD may drop what is stored
+FAILED        the third party can't be reached, breaks off, or answers 429, 500, 502, 503 or 504: the stored response is kept
+UNSTORABLE    its headers forbid storing it, or the body is too large or was read already; an answer to a HEAD may end the
+              freshness of the stored response
 PERSONAL      a caller streams the body: it is stored once it was read, and no other caller waits for that
 STORABLE      it is stored now; also a 304, which renews the stored response
 ============= ==================================================================================================================
@@ -139,7 +140,7 @@ class ThirdPartyFetch:
         return self._storable(response, response.reason or "", exchange, judgement.windows, body)
 
     def _unstorable(self, response: Response, fields: list[tuple[str, str]], reason: Refusal | None) -> Answer:
-        """Return a response that can't be stored. One that may be for its caller alone says nothing about what is stored."""
+        """Return a response that can't be stored. If it may be for its caller alone, it says nothing about the stored response."""
         anybodys = not credentials_in(self.request.environ) and is_about_page(response.status_code, fields)
         return Answer(Verdict.UNSTORABLE, response, anybodys=anybodys, reason=reason)
 
@@ -158,13 +159,13 @@ class ThirdPartyFetch:
     def _judge(self, exchange: Exchange) -> Judgement:
         previous, now = self.start.previous, self._answered
         if exchange.status == TOO_MANY and not is_explicit(exchange.directives, exchange.headers):
-            # It is about the caller's rate, not about the resource.
+            # A 429 is about the caller's rate, not about the resource.
             return Judgement(Verdict.FAILED, Refusal(StoreRefusal.FAILED_STATUS, str(TOO_MANY)))
         has_copy = previous is not None and (previous.in_swr(now) or previous.in_sie(now))
         return judge_exchange(exchange, UNSAID, self.request.rules.policy, has_copy=has_copy)
 
     def _failed(self, response: Response, exchange: Exchange) -> Answer:
-        """Return a response that is a failure. Waiting callers that ask for the same share it if it is short and sets no cookie."""
+        """Return a failed response. Waiting callers with the same request share it if it is not too large and sets no cookie."""
         field = response.headers.get("Retry-After", "") if exchange.status in (TOO_MANY, 503) else ""
         pause = retry_after(field, self._answered)
         shared = None

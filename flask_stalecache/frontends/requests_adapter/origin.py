@@ -99,7 +99,7 @@ class SessionOrigin(Origin):
 
     @property
     def may_collapse(self) -> bool:
-        """Whether other callers may wait for its response: not if that is unlikely to be stored, or only once it was read."""
+        """Whether other callers may wait for its response: not if it is unlikely to be stored, or stored only once it was read."""
         says_no = self.said is not None and self.said.no_store
         return (
             self.outgoing.request.method == "GET"
@@ -112,11 +112,11 @@ class SessionOrigin(Origin):
         return self.is_authorized and not entry.shared
 
     def share_of(self, failure: Answer, *, again: bool) -> Answer | None:
-        """Return the failure of another caller's request as this one may be given it."""
+        """Return the form in which this request may share the failure of another one; ``None`` if it may not."""
         return share_alike(failure, self.environ, super().share_of(failure, again=again), again=again)
 
     def relocate(self) -> bool:
-        """Look up the variant again: since another response the URL may have variants."""
+        """Look up the variant again, since another response may have given the URL variants. Return whether the key has changed."""
         before = self.key
         self.located = self._locate()
         self.key = self.located.key

@@ -74,7 +74,7 @@ def is_unread(response: Response) -> bool:
 
 
 def is_chunked(response: Response) -> bool:
-    """Whether a body is chunked. A reader may care about the bounds of the chunks."""
+    """Whether a body is chunked. A reader may depend on the bounds of the chunks."""
     return bool(getattr(response.raw, "chunked", False))
 
 
@@ -113,7 +113,7 @@ def _raw(status: int, reason: str | None, headers: HTTPHeaderDict, body: Any, me
 
 
 class _Whole(io.BytesIO):
-    """A complete body as the file of an ``HTTPResponse``. It is closed once it was read, else ``stream(None)`` would not end."""
+    """A complete body as the file of an ``HTTPResponse``. It counts as closed once read, else ``stream(None)`` would not end."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body)
@@ -125,7 +125,7 @@ class _Whole(io.BytesIO):
 
 
 def put_body(response: Response, body: Any) -> None:
-    """Give a response whose body was read another one, which is not decoded yet.
+    """Give a response whose body was read a new body, which is not decoded yet.
 
     :param body: a file.
     """
@@ -148,7 +148,7 @@ def read_whole(response: Response, limit: int, until: float | None) -> bytes | N
     :param limit: the largest body in bytes; the last chunk may exceed it.
     :param until: when to stop, on the monotonic clock; ``None``: no limit.
     :return: the body; ``None`` if it is larger: then the rest is left to the caller.
-    :raises requests.RequestException: if it breaks off, as reading it would.
+    :raises requests.RequestException: if the body breaks off: the exception that reading it through ``requests`` would raise.
     :raises Late: if it takes too long.
     """
     raw = response.raw
@@ -239,11 +239,11 @@ class Passing(io.RawIOBase):
         self._is_over = False
 
     def readable(self) -> bool:
-        """It can be read."""
+        """Return true: the body can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read some of it."""
+        """Read a part of the body into a buffer. Return its size in bytes."""
         if not self._rest:
             self._rest = self._next(len(buffer))
             self._is_over = not self._rest
@@ -279,7 +279,7 @@ class Passing(io.RawIOBase):
         return self.closed or (self._is_over and not self._rest)
 
     def read1(self, size: int = -1) -> bytes:
-        """Read some of it."""
+        """Read and return a part of the body."""
         return self.read(size) or b""
 
     def close(self) -> None:
@@ -297,7 +297,7 @@ def keep_copy(response: Response, copy: StreamCopy, length: int, over: Callable[
     """Keep a copy of a body while it is read.
 
     :param copy: the copy, which is empty.
-    :param length: its Content-Length.
+    :param length: the Content-Length of the response.
     :param over: called with the whole body once it has arrived.
     """
     raw = response.raw

@@ -26,7 +26,7 @@ _NEVER_VARIED = {
 class SessionRules:
     """The developer's rules for a session.
 
-    :param policy: the windows where a third party sends none, what is part of the key, tags and waits.
+    :param policy: the windows where a third party sends none, the parts of the key, the tags, and the waiting times.
     :param inherit: pages and values made from its responses inherit their tags and their freshness.
     :raises ConfigError: for a value that is not accepted.
     """
@@ -56,9 +56,9 @@ class SessionRules:
         return cls(Policy(vary=vary, jitter=0, **given), inherit)
 
     def names(self, url: str, settings: Settings) -> tuple[str, ...]:
-        """Return the names that a response can be purged by: its full URL, and the tags.
+        """Return the names that a response can be purged by: the one of all entries, its full URL, and the tags.
 
-        :param url: as :func:`normal_url` returns it.
+        :param url: as :func:`~.url_key.key_url` returns it.
         """
         name = url_name(url, NamePatterns((*settings.ignored_parameters.items, *self.policy.ignored_parameters.items)))
         return EVERYTHING, name, *map(tag_name, self.policy.tags)

@@ -5,8 +5,8 @@ it were the whole. So they get the whole page, which is confirmed or cut where i
 
 =============== =================================================================================================================
 304             the validators that are sent match, whether the page is stored or not
-206, 416        the page or file is of known size, and as long as before; or it has another strong ETag than before, by which
-                the code that changed it says that it is another representation
+206, 416        the size of the page or file is known and unchanged; or the page has another strong ETag than before, with which
+                the code that changed the page declares another representation
 whole           anything else
 =============== =================================================================================================================
 """
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-#: In the environ: the conditions of the request, if it has any.
+#: In the environ: the conditions and the range of the request, if it has any.
 ASKED = "flask_stalecache.asked"
 
 
 class ViewPage(NamedTuple):
-    """The page of a cached view as the view has left it.
+    """The page of a cached view as the view has returned it.
 
-    :ivar size: its bytes, if ranges are cut from it; ``None`` if not.
+    :ivar size: its size in bytes, if ranges may be cut from it; ``None`` if not.
     :ivar etag: its ETag, if any.
     :ivar coding: its Content-Encoding, if any.
-    :ivar is_last: Flask has called the view, so that no other view has put the page into its own.
+    :ivar is_last: Flask itself has called the view, so no other view has put the page into its own.
     """
 
     size: int | None
@@ -57,11 +57,11 @@ class ViewPage(NamedTuple):
         return cls(size, first_of(fields, "etag"), first_of(fields, "content-encoding"), is_last)
 
     def is_sent_as(self, headers: Headers) -> bool:
-        """Whether a response with these fields is this page, changed or not, and not that of a view that has called this one."""
+        """Whether a response with these fields is this page, changed or not, rather than that of a view that called this one."""
         return self.is_last or (self.etag is not None and first_of(headers, "etag") == self.etag)
 
     def size_sent(self, headers: Headers) -> int | None:
-        """Return the size of the response that is sent in its place; ``None`` if no range is cut from it."""
+        """Return the size of the response with these fields, which is sent in its place; ``None`` if no range is cut from it."""
         fields = tuple(headers)
         if self.size is None:
             return None
@@ -76,12 +76,12 @@ class RequestConditions:
 
     :param environ: the request.
     :param start_response: the server's.
-    :ivar page: what a cached view has answered; ``None``: no such view has, and the response is sent as it is.
+    :ivar page: the page of the cached view that answered; ``None``: no cached view has answered, and the response is sent as it is.
     """
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self._method = environ["REQUEST_METHOD"]
-        # A copy: they are hidden from the view.
+        # A copy, since the conditions are hidden from the view.
         self._get = request_fields({name: environ[name] for name in CONDITIONS if name in environ})
         self._start_response = start_response
         self._selected: Selected | None = None
@@ -89,14 +89,14 @@ class RequestConditions:
         self.page: ViewPage | None = None
 
     def is_answered_by(self, headers: Headers, answered: float) -> bool:
-        """Whether the client has a stored page already, so that hooks don't need to see the whole.
+        """Whether the client already has a stored page, so that hooks don't need the whole page.
 
         :param answered: when the page was made, in seconds since the epoch.
         """
         return select(self._method, self._get, 200, headers, answered, None).extent is Extent.NOT_MODIFIED
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None) -> Callable[[bytes], object]:
-        """Give status and fields to the server, as far as they are asked for (PEP 3333)."""
+        """Give the server the status and the fields of the part that the request asks for (PEP 3333)."""
         selected = self._selected = self._select(status, headers)
         given = () if exc_info is None else (exc_info,)
         match selected.extent:
@@ -144,7 +144,7 @@ class RequestConditions:
         return self._cutter is None or self._cutter.is_over
 
     def piece(self, chunk: bytes) -> bytes:
-        """Return what is sent of the next chunk of the body."""
+        """Return the part of the next chunk of the body that is sent."""
         selected = self._selected
         if selected is None or selected.extent is Extent.FULL:
             return chunk
@@ -177,14 +177,14 @@ class _Part:
 
 
 def asked_of(environ: WSGIEnvironment, start_response: StartResponse) -> tuple[WSGIEnvironment, RequestConditions | None]:
-    """Return the environ to call an app with, in which views find the conditions and the range of the request, and these.
+    """Return the environ to call an app with, and the conditions and the range of the request, which views find in that environ.
 
-    They are ``None`` if the request is no GET or HEAD.
+    The conditions are ``None`` if the request is neither a GET nor a HEAD.
     """
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return environ, None
     if "HTTP_RANGE" in environ and type(environ) is dict:
-        # The files of most servers can't seek. A copy, since servers look at their own class when they send the body.
+        # The file wrappers of most servers can't seek. A copy, since a server looks for its own class when it sends the body.
         environ = {**environ, "wsgi.file_wrapper": FileWrapper}
     asked = environ[ASKED] = RequestConditions(environ, start_response)
     return environ, asked

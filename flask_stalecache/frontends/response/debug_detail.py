@@ -37,13 +37,13 @@ class Asking(Protocol):
         """Its serving options."""
 
     def carried_part(self, names: RequestInputs) -> RequestInputs:
-        """Return those of some names that the request carries."""
+        """Return the names among these that the request carries."""
 
 
 def debug_detail(asking: Asking, met: Copy, served: Served, now: float, *, pending: bool) -> str:
     """Return the parameters ``key`` and ``detail`` of ``Cache-Status``.
 
-    :param met: the entry that was stored when the request came.
+    :param met: the copy that was found when the request came.
     :param served: how the request is answered.
     :param now: seconds since the epoch.
     :param pending: a refresh is queued or runs in this process.
@@ -89,7 +89,7 @@ def _of_answer(served: Served, answer: Answer, asking: Asking, entry: Entry | No
         names = asking.carried_part(entry.absent)
         is_barred = bool(names) or ("HTTP_AUTHORIZATION" in asking.environ and not entry.shared)
         if is_barred:
-            # Barred by no name: by Authorization.
+            # If no name bars the request, Authorization does.
             yield f"the request carries {names.text or 'the field authorization'}, and what is stored is for those who don't"
     elif entry is not None:
         wish = "renew said so" if terms.renews else "the request wants it confirmed" if terms.reload else ""
@@ -108,7 +108,7 @@ def readable_key(key: str) -> str:
         return " ".join([readable_key(url_key), *map(_field, names, values)])
     view, (scheme, host, *forwarded), what, varied = parts
     pairs = (*zip(FORWARDED_FIELDS, forwarded, strict=True), *varied)
-    # The keys of variants have the names of cookies and of values of the session, with their values.
+    # Without the names of cookies and session values: the key of the variant has them together with their values.
     fields = [_field(name, value) for name, value in pairs if value is not None and not (name == NAMED and type(value[0]) is tuple)]
     if len(what) == 1:
         return " ".join([f"{view}:", f"{scheme}://{host}", f"key={what[0][:8]}", *fields])
@@ -119,6 +119,6 @@ def readable_key(key: str) -> str:
 
 
 def _field(name: str | tuple[str, ...], value: str | tuple[str] | None) -> str:
-    """Return a part of a key: a request field, what an app has asked of an Accept field, or what is named."""
+    """Return a part of a key: a request field, what an app has read of an Accept field, or a named cookie or session value."""
     name = name if isinstance(name, str) else " ".join(name[1:]) if name[0] == NAMED else name[0]
     return f"{name}:{value[0][:8] if isinstance(value, tuple) else value or ''}"

@@ -32,8 +32,8 @@ class Making:
     :param marks: the marks of its holes; ``None``: holes are plain calls in it.
     :param altered: why holes are plain calls in it; "" if they leave marks.
     :ivar has_called: a hole was a plain call in it.
-    :ivar asks_functions: a function has left a mark.
-    :ivar reads_globals: the view has read a value of ``g`` that was there before.
+    :ivar asks_functions: a hole function has left a mark.
+    :ivar reads_globals: the view has read a value of ``g`` that was set before the view ran.
     """
 
     __slots__ = ("_altered", "asks_functions", "has_called", "marks", "reads_globals")
@@ -53,12 +53,12 @@ class Making:
 
     @property
     def has_holes(self) -> bool:
-        """Whether a hole was met in it. The tokens of extensions do not count, which are there in case that they are shown."""
+        """Whether the page has holes. Tokens of extensions do not count: they get marks whether the page shows them or not."""
         return self.has_called or (self.marks is not None and self.marks.are_shown)
 
     @property
     def why_altered(self) -> str:
-        """The way in which its marks, or those of an earlier one, were altered."""
+        """How its marks, or those of an earlier attempt, were altered."""
         return self._altered if self.marks is None else self.marks.altered
 
     def refusal(self) -> Refusal | None:
@@ -77,14 +77,14 @@ def with_marks() -> Making:
 def without_marks(altered: str) -> Making:
     """Return a page in which holes are plain calls.
 
-    :param altered: how the marks of an earlier one were altered.
+    :param altered: how the marks of an earlier attempt were altered.
     """
     return Making(None, altered)
 
 
 @contextmanager
 def being_made(page: Making) -> Iterator[None]:
-    """Let the holes that are met belong to a page."""
+    """Assign the holes that are called within this context to a page."""
     token = _making.set(page)
     try:
         yield
@@ -112,7 +112,7 @@ def mark_of(call: HoleCall, *, must_show: bool = True) -> HoleMark | None:
 
 
 def refuse_marks(values: Iterator[Any], label: str) -> None:
-    """Raise :class:`StaleCacheError` if one of the arguments of a fetch function is a mark: it would be stored in its value."""
+    """Raise :class:`StaleCacheError` if an argument of a fetch function contains a mark: the mark would be stored in its value."""
     page = _making.get()
     if page is None or page.marks is None or not page.marks.calls:
         return
@@ -140,7 +140,7 @@ class HoleFunction(Generic[P, R]):
 
     :param function: the function.
     :param name: its name in stored pages.
-    :param fallback: what stands in for it if it fails; or a callable that returns that.
+    :param fallback: the text that replaces its result if it fails, or a callable that returns the text.
     """
 
     def __init__(self, function: Callable[P, R], name: str, fallback: Any) -> None:
@@ -153,7 +153,7 @@ class HoleFunction(Generic[P, R]):
             setattr(self, attribute, getattr(function, attribute, None))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the mark of the hole while a page is made for the store; else what the function returns."""
+        """Return the mark of the hole while a page is made for the store; else the result of the function."""
         page = _making.get()
         if page is None or page.marks is None:
             if page is not None:
@@ -165,7 +165,7 @@ class HoleFunction(Generic[P, R]):
 
     def _check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         if self._signature is not None:
-            # Here, as in a plain call, and not in the request of the next visitor.
+            # Wrong arguments raise here, as in a plain call, and not in the request of the next visitor.
             self._signature.bind(*args, **kwargs)
         for value in (*args, *kwargs.values()):
             if why := why_not_json(value):
@@ -185,7 +185,7 @@ class HoleFunction(Generic[P, R]):
         return True
 
     def fill(self, call: HoleCall) -> str:
-        """Return what the hole has for this visitor."""
+        """Return the content of the hole for this visitor."""
         function: Any = self.function
         return checked_result(function(*call.args, **call.kwargs), self.name)
 
@@ -198,7 +198,7 @@ class HoleFunction(Generic[P, R]):
 
 
 def _signature_of(function: Callable[..., Any]) -> Signature | None:
-    """Return the signature of a function; ``None`` if Python does not tell it."""
+    """Return the signature of a function; ``None`` if Python can't determine it."""
     try:
         return signature(function)
     except (TypeError, ValueError):
@@ -219,7 +219,7 @@ class HoleFunctions:
     def add(self, function: Callable[P, R], name: str | None, fallback: Any) -> HoleFunction[P, R]:
         """Register a function.
 
-        :raises ConfigError: if another one has its name, or if it can't be a hole.
+        :raises ConfigError: if another function has its name, or if it can't be a hole.
         """
         if not callable(function):
             raise ConfigError("hole decorates functions")

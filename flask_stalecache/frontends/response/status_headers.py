@@ -21,7 +21,7 @@ def fields_for_copy(served: Served, entry: Entry, now: float, chosen: Collection
     :param chosen: which status fields are sent.
     :param more: the debug detail of ``Cache-Status``, as :func:`~.debug_detail.debug_detail` returns it.
     """
-    # entry.age() written out, since every hit gets here. What is fresh is not from the future.
+    # entry.age() written inline, since every hit gets here. A fresh entry is not from the future.
     age = now - entry.answered if served.status is CacheStatus.HIT else entry.age(now)
     if age < 0.0:
         age = 0.0

@@ -1,7 +1,7 @@
-"""The bodies of ``{% hole %}`` tags, which are rendered for each visitor in a fresh context: by template and block.
+"""Renders the bodies of ``{% hole %}`` tags for each visitor in a fresh context. They are found by template and block.
 
-A body sees its own arguments, the globals of the templates, and what context processors make. It can't see what only the page
-has, since a hit runs no view. To use that is an error when the page is rendered, whether it is cached or not.
+A body sees its own arguments, the globals of the templates, and the variables of context processors. It can't see variables that
+only the page has, since a hit runs no view. Using one is an error when the page is rendered, whether the page is cached or not.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from .holes import mark_of
 
 #: In the context of a template: the variables that context processors have made.
 MADE = "_stalecache_made"
-#: In the context of a cached fragment.
+#: Set in the context of a cached fragment.
 WITHIN = "_stalecache_within"
 
 
 def template_holes(app: Flask) -> Callable[[HoleCall], Callable[[], str] | None]:
-    """Return what renders the holes in the templates of an app."""
+    """Return a function that finds the renderer of a hole in the templates of an app."""
     return partial(_rendering, app)
 
 
@@ -41,7 +41,7 @@ def _rendering(app: Flask, call: HoleCall) -> Callable[[], str] | None:
         template = app.jinja_env.get_template(label.rpartition(", line ")[0])
     except TemplateNotFound:
         return None
-    # Another body has another name.
+    # The name of a block has a digest of its body, so an old page does not find another body.
     return partial(render, app, template, block, call.kwargs) if block in template.blocks else None
 
 
@@ -58,10 +58,10 @@ def show_tag(app: Flask, context: Context, name: str, reads: tuple[str, ...], va
     """Return what a tag shows: a mark, or its body.
 
     :param context: the variables at the tag.
-    :param name: that of the hole.
+    :param name: the name of the hole.
     :param reads: the names in its body which are not its arguments.
     :param values: its arguments.
-    :raises StaleCacheError: if the body needs what only the page has.
+    :raises StaleCacheError: if the body needs a variable that only the page has.
     """
     call = HoleCall(name, (), dict(values))
     _check(context, call, reads)

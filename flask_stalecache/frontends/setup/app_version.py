@@ -20,7 +20,7 @@ class AppVersion:
     :param configured: ``STALECACHE_VERSION``; ``None`` if it is not set.
     :param deployed: when the app was set up, in seconds since the epoch.
     :param is_debug: returns whether the app is in debug mode.
-    :param shows_errors: whether the errors of views are then shown instead of their stale pages.
+    :param shows_errors: whether, in debug mode, the errors of views are shown instead of their stale pages.
     """
 
     configured: str | None
@@ -32,10 +32,10 @@ class AppVersion:
     def version(self) -> str:
         """The configured version; without one, the start time in debug mode and "" otherwise.
 
-        ``app.run(debug=True)`` sets ``app.debug`` after set-up, so that this is read when the first entry is served.
+        ``app.run(debug=True)`` sets ``app.debug`` after set-up. So the version is computed only when it is needed.
         """
         if self.configured is None:
-            # Edited templates show after a restart.
+            # So that edited templates show after a restart.
             return f"debug {self.deployed}" if self.is_debug() else ""
         return self.configured
 

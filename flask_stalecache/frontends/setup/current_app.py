@@ -22,7 +22,7 @@ class CacheOfApp(Protocol):
 
     @property
     def sessions(self) -> Any:
-        """The app as sessions of ``requests`` know it."""
+        """The app in which the requests of ``requests`` sessions are cached."""
 
 
 def cache_of(app: Flask) -> Any:
@@ -37,7 +37,7 @@ def cache_of(app: Flask) -> Any:
 
 
 def cache_of_current_app() -> CacheOfApp | None:
-    """Return the cache of the current app; ``None`` outside an app context. Every call of a fetch function asks.
+    """Return the cache of the current app; ``None`` outside an app context. It runs at every call of a fetch function.
 
     :raises ConfigError: if ``init_app`` was not called.
     """
@@ -51,12 +51,12 @@ def cache_of_current_app() -> CacheOfApp | None:
 
 
 def doorway_of(app: Flask) -> Any:
-    """Return the middleware of an app where its requests arrive."""
+    """Return the entrance of an app: our middleware, or its ``wsgi_app`` if caching is off."""
     return cache_of(app).middleware or app.wsgi_app
 
 
 def renew_calls(app: Flask, keys: tuple[str, ...]) -> None:
-    """Renew the stale ones of the values that a page was made from, and wait for that."""
+    """Refresh the stale values among those that a page was made from, and wait for them."""
     calls = cache_of(app).calls
     if calls is not None:
         calls.renew(keys)

@@ -16,8 +16,8 @@ from .current_app import NAME
 def default_directory(app: Flask) -> Path:
     """Return the cache directory of an app that configures none.
 
-    It is in the instance folder. Under ``TESTING`` it is a temporary one of the app's own, so that no test gets another's pages.
-    That one is removed with the app, or when the process ends.
+    It is in the instance folder. Under ``TESTING`` it is a temporary directory of the app's own, so that no test gets the pages of
+    another. The temporary directory is removed with the app, or when the process ends.
     """
     if not app.testing:
         return in_instance_folder(app)
@@ -33,6 +33,6 @@ def in_instance_folder(app: Flask) -> Path:
 
 
 def _remove(folder: Path, pid: int) -> None:
-    # A forked child ends before its parent does.
+    # Only the process that made it: a forked child may end before its parent.
     if os.getpid() == pid:
         shutil.rmtree(folder, ignore_errors=True)

@@ -78,7 +78,7 @@ def _make_store(
 
 
 def _shared_store(url: ServerUrl, settings: Settings, counters: Counters, directory: Path | None, name: str | None) -> Store:
-    """Return the store of many hosts. Nothing connects before its first use."""
+    """Return the store that several hosts share. It connects at its first use."""
     if lacking := lacks_for_files():
         raise ConfigError(f"{url} needs {lacking}, which this system lacks: set {config.PREFIX}STORE='memory'")
     if name is None:

@@ -1,4 +1,4 @@
-"""The record of a request that asks how it is answered, and why. Front ends note in it what they know; visitors have none."""
+"""The record of how and why a request is answered. Front ends write it, for requests that are made to find this out."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ..response.debug_detail import readable_key
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """The way in which a front end has answered a request.
+    """How a front end has answered a request.
 
     :param front: the front end.
-    :param who: the name of what answered, as in the log.
+    :param who: the name of the view or endpoint that answered, as in the log.
     :param endpoint: its endpoint; "" if it has none.
     :param pattern: the pattern of the gateway's rule for its path; "" if there is none.
     :param key: the key of the response; "" for a request that bypasses the cache.
@@ -94,17 +94,18 @@ class Probe:
         self._noted: list[Noted] = []
 
     def note(self, noted: Noted) -> None:
-        """Note how a front end has answered."""
+        """Record how a front end has answered."""
         self._noted.append(noted)
 
     def account(self) -> Account | None:
         """Return the account of the request; ``None`` if no front end has met it.
 
-        Of cached views that have called each other the outermost answers last. A gateway before one notes nothing.
+        If cached views have called each other, the outermost one is recorded last, and counts. A gateway in front of a cached view
+        records nothing.
         """
         return self._noted[-1].account() if self._noted else None
 
 
 def probe_of(environ: Mapping[str, Any]) -> Probe | None:
-    """Return the record of a request; ``None`` for those of visitors."""
+    """Return the record of a request; ``None`` for a request of a visitor."""
     return environ.get(PROBE)

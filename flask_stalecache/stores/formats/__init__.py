@@ -1,1 +1,1 @@
-"""The formats of files: how entries and notes are written, and how what is read is checked."""
+"""The formats of files: how entries and notes are written, and checked when they are read."""

@@ -1,7 +1,7 @@
 """The bytes of an entry: a head as JSON and a raw body. Pure; no pickle.
 
 The file is ``MAGIC``, the length of the head, the length of the body, a checksum over all three and both parts, the head, the body.
-Each format has its own MAGIC. So has a page with holes: a worker of an earlier version would serve it with nothing in them.
+Each format has its own MAGIC. So have pages with holes: a worker of an earlier version would serve them with the holes empty.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...errors import BrokenEntry, StoreError
 from . import head_values as values
 
 MAGIC = b"FSC6"
-#: Of entries with holes.
+#: The MAGIC of entries with holes.
 WITH_HOLES = b"FSH1"
 _FORMATS = frozenset({MAGIC, WITH_HOLES})
 _PREFIX = struct.Struct(">4sIQ")
@@ -35,19 +35,19 @@ _NO_HEAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError, 
 def encode(entry: Entry) -> bytes:
     """Return the bytes of an entry.
 
-    :raises StoreError: if they could not be decoded: one of its fields can't be sent, say.
+    :raises StoreError: if they could not be decoded again: a field of the response can't be sent, say.
     """
     head = {name: getattr(entry, name) for name in _PLAIN_FIELDS}
     head["absent"] = entry.absent.to_json()
     head["windows"] = [entry.windows.max_age, entry.windows.stale_while_revalidate, entry.windows.stale_if_error]
     head["recipe"] = dict(entry.recipe)
     if entry.ended:
-        # A soft purge that another host has told along with the entry: this one may have no record of it.
+        # Ended by a soft purge that another host has sent along with the entry: this host may have no record of it.
         head["ended"] = True
     if entry.holes:
         head["holes"] = [hole.to_json() for hole in entry.holes]
     if entry.work != NO_WORK:
-        # Versions that know nothing of it read the others.
+        # Optional: versions that do not know this value read the other ones.
         head["work"] = list(entry.work)
     try:
         _entry(head, entry.body)
@@ -63,7 +63,7 @@ def decode(data: bytes, key: str) -> Entry:
 
     :param data: the content of the file.
     :param key: the full key of the request.
-    :raises BrokenEntry: if the bytes are damaged, incomplete, too many, or have another format or key.
+    :raises BrokenEntry: if the bytes are damaged, too few, too many, or have another format or key.
     """
     if len(data) < _START:
         raise BrokenEntry("cut")
@@ -79,7 +79,7 @@ def decode(data: bytes, key: str) -> Entry:
         head = json.loads(packed)
         if head["key"] != key:
             raise BrokenEntry("another key")
-        # Visitors choose URLs: a long key is in memory once.
+        # Visitors choose URLs: the caller's string is used, so that a long key is in memory only once.
         head["key"] = key
         return _checked(_entry(head, body), magic)
     except _NO_HEAD as error:
@@ -190,7 +190,7 @@ def _holes(head: dict[str, Any], body: bytes) -> tuple[Hole, ...]:
     if holes is None:
         return ()
     found = values.tuple_of(Hole.from_json, holes)
-    # Of a head alone, the length of the body is not known.
+    # With the head alone, the length of the body is not known.
     edges = [hole.offset for hole in found]
     if not found or edges != sorted(edges) or (body and edges[-1] > len(body)):
         raise ValueError("holes beyond the body")

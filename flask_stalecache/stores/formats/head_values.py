@@ -1,6 +1,6 @@
 """Checks each value of a decoded head or note before anything uses it. Pure.
 
-A checksum says that the bytes are those that were written, not that they make sense. Each function returns its value, or raises
+A checksum shows that the bytes are those that were written, not that they make sense. Each function returns its value, or raises
 :class:`TypeError` or :class:`ValueError`.
 """
 
@@ -22,10 +22,10 @@ from ...core.rules.variant_index import INDEX, check_lines
 
 T = TypeVar("T")
 
-#: The years 1 to 9999, in seconds since the epoch: what a date can be made of.
+#: The years 1 to 9999, in seconds since the epoch: the range of dates.
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
 _LARGEST = 2**64 - 1
-#: Levels of lists and dicts in a recipe at most: functions that call themselves go through them.
+#: Maximum levels of lists and dicts in a recipe, since recursive functions process them.
 _DEEPEST = 200
 
 
@@ -57,7 +57,7 @@ def span(value: Any) -> float:
 
 
 def work(value: Any) -> Work:
-    """Return the work of an origin; none, if it was not measured."""
+    """Return the work of an origin; ``NO_WORK`` if it was not measured."""
     if value is None:
         return NO_WORK
     seconds, share = _of(list, value)
@@ -105,14 +105,14 @@ def inputs(value: Any) -> RequestInputs:
 
 
 def inputs_sent(value: Any) -> RequestInputs:
-    """Return the same names, whose fields can be sent in ``Vary``."""
+    """Return the names as :func:`inputs` does, if those of the fields can be sent in ``Vary``."""
     names = inputs(value)
     field_values(value["headers"])
     return names
 
 
 def recipe(value: Any) -> Mapping[str, Any]:
-    """Return the data of a recipe: of a page, of a call, of a response of a third party, or of nothing that can be renewed."""
+    """Return the data of a recipe: of a page, of a call, of a response of a third party, or of an entry that can't be refreshed."""
     data: Mapping[str, Any] = _of(dict, value)
     _check_depth(data, _DEEPEST)
     if "scheme" in data or "fields" in data:
@@ -126,7 +126,7 @@ def recipe(value: Any) -> Mapping[str, Any]:
 
 
 def check_index(entry: Entry) -> None:
-    """Check that an index of variants is one: it leads somewhere, and holds nothing that could be served."""
+    """Check that an index of variants is valid: its lines lead to variants, and it has no windows and no recipe."""
     if entry.status != INDEX:
         return
     check_lines(entry)
@@ -149,7 +149,7 @@ def _field(value: Any) -> tuple[str, str]:
 
 
 def _between(least: int, value: Any, most: float) -> float:
-    # Compared before it becomes a float, which a number of hundreds of digits can't. No comparison with NaN is true.
+    # Compared before the conversion to float, which fails for a number of hundreds of digits. No comparison with NaN is true.
     if type(value) not in (int, float) or not least <= value <= most:
         raise ValueError(f"{_shown(value)} is out of range")
     return float(value)
@@ -171,5 +171,5 @@ def _of(kind: type[T], value: Any) -> T:
 
 
 def _shown(value: Any) -> str:
-    # It gets into the log, and may be a secret of a visitor: only its type is told.
+    # The message gets into the log, and the value may be a secret of a visitor: only its type is shown.
     return f"a value of type {type(value).__name__}"

@@ -56,7 +56,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON data."""
         data = asdict(self)
-        # The dashboard's only: the format of ``list --json`` is public.
+        # For the dashboard only: the format of ``list --json`` is public.
         del data["failures"], data["retry_in"]
         max_age, swr, sie = data.pop("windows")
         return {

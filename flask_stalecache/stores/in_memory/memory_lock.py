@@ -1,4 +1,4 @@
-"""The locks of the store in memory: they exclude the threads of one process, and no exception leaves one held."""
+"""The locks of the memory store, between the threads of one process. No exception leaves one held."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...core.guarded import guarded
 
 
 class MemoryKeyLock:
-    """The lock of one key among the threads of this process. It is free when nothing refers to it any more.
+    """The lock of one key among the threads of this process. It is released when nothing refers to this object any more.
 
     :param holders: the locks that are held, by their keys.
     """
@@ -32,7 +32,7 @@ class MemoryKeyLock:
 
 
 class Guard:
-    """The locks of one process. A fork may have left those of its parent held."""
+    """The locks of one process. A forked child has its own, since those of its parent may have been held at the fork."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

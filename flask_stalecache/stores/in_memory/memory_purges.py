@@ -1,4 +1,4 @@
-"""The purges of a store in memory: the same records as those in files, with the same limit of their number.
+"""The purges of the memory store: the same records as in the file store, with the same limit on their number.
 
 Hits read without a lock. So a record is written before the last number is raised, and a merged record is in its floor before it is
 removed.
@@ -17,9 +17,9 @@ from ..purges.purge_record import PurgeRecord, left_of
 
 
 class MemoryPurges:
-    """All purges of one store. Its lock is held by who adds one.
+    """All purges of one store. The caller of :meth:`add` holds the store's lock.
 
-    :param most: the number of records from which the oldest are merged.
+    :param most: the number of records above which the oldest are merged.
     :ivar seq: the last purge number; 0: nothing was purged.
     """
 

@@ -1,4 +1,4 @@
-"""The store in memory: entries of one process, for tests, read-only containers and systems without file locks.
+"""The memory store: entries of one process, for tests, read-only containers and systems without file locks.
 
 Which lock guards what:
 
@@ -8,7 +8,7 @@ the guard    everything else: writes, loads, purges and evictions, each for some
 key's lock   calls of the origin, by one thread at a time
 ============ ========================================================================================
 
-Other processes see nothing of it. The child of a fork goes on with a copy of its own.
+Other processes do not see the entries. A forked child goes on with its own copy of them.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from .memory_lock import Guard, MemoryKeyLock
 from .memory_purges import MemoryPurges
 
 MIB = 1024 * 1024
-#: Pages with a failing origin that are spared at most when room is made.
+#: Maximum number of pages with a failing origin that are spared when room is made.
 _SPARED = 64
-#: Seconds between two sweeps at most, and keys that one round of housekeeping looks at.
+#: Maximum seconds between two sweeps, and the number of keys that one round of housekeeping looks at.
 _PAUSE, _ROUND = 60.0, 1000
 #: Seconds without use after which a note without an entry is removed.
 _NOTE_AGE = 3600.0
@@ -51,7 +51,7 @@ class _Kept(Copy):
     """Entry and note of a key. It is replaced whenever one of them is written.
 
     :ivar used_at: time of the last use that a sweep has seen, or of the write, in seconds since the epoch.
-    :ivar generation: what is of an earlier one is loaded again; less than 0: it has not been loaded since it was written.
+    :ivar generation: the store's generation at the last load; a copy of an earlier one is loaded again. -1: not loaded yet.
     """
 
     __slots__ = ("generation", "used_at")
@@ -85,9 +85,9 @@ class MemoryStore:
         self.is_private = True
         self.counters = Counters() if counters is None else counters
         self._inactive: float = KEYS["INACTIVE"].check("inactive", inactive)
-        #: In the order of their writes and looks.
+        #: In the order in which they were written, or considered for eviction since.
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        #: Those without an entry, and the bytes of all and of these.
+        #: The notes without an entry; then the bytes of everything kept, and of these notes.
         self._notes: OrderedDict[str, _Kept] = OrderedDict()
         self._size = self._notes_size = 0
         self._purges = MemoryPurges(records_within(limit))
@@ -103,7 +103,7 @@ class MemoryStore:
 
     def _guard(self) -> Guard:
         process = this_process()
-        # setdefault is atomic, so that two threads get the same one.
+        # setdefault is atomic, so that two threads get the same guard.
         return self._guards.get(process) or self._guards.setdefault(process, Guard())
 
     @property
@@ -111,7 +111,7 @@ class MemoryStore:
         return self._guard().lock
 
     def _count_evicted(self) -> None:
-        """Count what was evicted, now that the mutex is free: a signal's receiver may call the store."""
+        """Count the evictions, now that the mutex is free: a signal's receiver may call the store."""
         if self._evicted and (evicted := self._take_evicted()):
             self.counters.count("evicted_for_size", evicted)
 
@@ -123,7 +123,7 @@ class MemoryStore:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def lookup(self, key: str) -> Copy | None:
-        """Return what is kept for a key, unless it was purged since, and mark it as used: no system call, no lock."""
+        """Return the copy of a key, unless it was purged since, and mark it as used: no system call, no lock."""
         kept = self._kept.get(key)
         if kept is None or kept.generation != self._generation:
             return None
@@ -154,7 +154,7 @@ class MemoryStore:
         entry = None if kept.entry is None else self._purges.outlive(kept.entry)
         note = self._purges.left_of_note(kept.note)
         if entry is None and kept.entry is not None:
-            # It stays until the next sweep: the caller of the purge may ask which entries it has purged.
+            # The purged entry stays until the next sweep: the caller of the purge may ask which entries it has purged.
             return Copy(key, None, note, kept.stamp, 0, seq)
         if entry is not kept.entry or note is not kept.note:
             kept = self._put(key, entry, note, seq, kept.stamp)
@@ -164,7 +164,7 @@ class MemoryStore:
         return kept
 
     def moved(self, copy: Copy) -> bool:
-        """Whether something was written for the copy's key, or it was purged, since it was loaded."""
+        """Whether the copy's key was written or purged since the copy was loaded."""
         kept = self._kept.get(copy.key)
         if kept is None or kept.stamp != copy.stamp:
             return kept is not None or copy.stamp != 0
@@ -172,7 +172,7 @@ class MemoryStore:
         return bool(self._purges.since(copy.seq, (*names, *copy.note.names)))
 
     def touch(self, copy: Copy) -> None:
-        """Mark a copy as used that came from :meth:`load`."""
+        """Mark a copy that came from :meth:`load` as used."""
         copy.used = True
         kept = self._kept.get(copy.key)
         if kept is not None:
@@ -216,7 +216,7 @@ class MemoryStore:
         old = self._kept.get(key)
         if old is None and note == NOTHING:
             return
-        # Purges before these numbers are known to have left entry and note alone.
+        # Purges up to this number are known not to affect entry and note.
         seq = self._purges.seq if old is None else old.seq
         seq = min(seq, note.seq) if note.names else seq
         self._put(key, None if old is None else old.entry, note, seq, next(self._stamps))
@@ -243,7 +243,7 @@ class MemoryStore:
         self._purges.add(names, soft=soft)
 
     def _put(self, key: str, entry: Entry | None, note: Note, seq: int, stamp: int) -> _Kept | None:
-        """Replace what is kept for a key; ``None`` if that is nothing. The guard is held."""
+        """Replace the entry and note of a key and return them; ``None`` if there are neither. The guard is held."""
         old = self._kept.get(key)
         if entry is None and note == NOTHING:
             self._drop(old)
@@ -267,11 +267,11 @@ class MemoryStore:
                 self._notes_size -= kept.size
 
     def _make_room(self, new: _Kept) -> None:
-        """Evict the oldest notes without an entry that are over their part, then what was not used since the last look (CLOCK)."""
+        """Evict the oldest notes without an entry that exceed their share, then keys not used since the last look (CLOCK)."""
         while new.entry is None and self._notes and self._notes_size + new.size > self.max_size // NOTES_SHARE:
             self._drop(next(iter(self._notes.values())))
             self._evicted += 1
-        # Each round evicts, clears a mark or spares a page that could not be built again, of which there are few: so this ends.
+        # Each round evicts, clears a mark, or spares a page that could not be built again. Only a few are spared, so this ends.
         spares, now = _SPARED, time.time()
         while self._kept and self._size + new.size > self.max_size:
             oldest = next(iter(self._kept.values()))
@@ -285,21 +285,21 @@ class MemoryStore:
                 self._drop(oldest)
                 self._evicted += 1
 
-    # -- looking through it --------------------------------------------------------------------------------------
+    # -- contents ------------------------------------------------------------------------------------------------
 
     def walk(self) -> Iterator[Stored]:
         """Yield all entries."""
         yield from self._walk(_NO_RECORDS)
 
     def recall(self, *names: str) -> Callable[[], Iterator[Stored]]:
-        """Return a walk through the entries that have one of the names now, even once these are purged."""
+        """Return a function that walks through the entries that have one of the names now, even after their purge."""
         before = {name: self._purges.record(name) for name in names}
         return lambda: (each for each in self._walk(before) if not before.keys().isdisjoint(each.entry.names))
 
     def _walk(self, before: Mapping[str, PurgeRecord]) -> Iterator[Stored]:
         """Yield all entries.
 
-        :param before: records of purges as they were, by their names, instead of the present ones.
+        :param before: earlier records of purges by their names, which are used instead of the present ones.
         """
         for key in self._keys():
             kept = self._kept.get(key)
@@ -322,7 +322,7 @@ class MemoryStore:
     def verify(self, *, fix: bool) -> Iterator[Checked]:
         """Yield each entry: in memory all of them are sound.
 
-        :param fix: nothing needs it.
+        :param fix: has no effect.
         """
         for key in self._keys():
             kept = self._kept.get(key)
@@ -332,7 +332,7 @@ class MemoryStore:
     # -- upkeep --------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Accept any system: memory is everywhere."""
+        """Accept every system: this store has no requirements."""
 
     def tick(self) -> None:
         """Sweep a little, if it is due."""
@@ -361,7 +361,7 @@ class MemoryStore:
 
     @guarded
     def _remove_if_due(self, key: str) -> tuple[str, int]:
-        """Remove what is kept for a key if that is due. Return the counter for it, or "" if it stays, and the bytes."""
+        """Remove the entry and note of a key if that is due. Return the counter for it, or "" if they stay, and the bytes freed."""
         kept = self._kept.get(key)
         why = "" if kept is None else self._why_remove(kept, time.time())
         if kept is None or not why:
@@ -376,7 +376,7 @@ class MemoryStore:
         self._notes_size = sum(kept.size for kept in self._notes.values())
 
     def _why_remove(self, kept: _Kept, now: float) -> str:
-        """Return the counter for the removal of what is kept for a key, or "" if it stays."""
+        """Return the counter for the removal of an entry and its note, or "" if they stay."""
         entry = kept.entry
         if entry is not None and self._purges.outlive(entry) is None:
             return "removed_purged"
@@ -389,10 +389,10 @@ class MemoryStore:
         return "" if idle <= self._inactive or entry.in_any_window(now) else "evicted_inactive"
 
     def forget(self) -> None:
-        """Have everything loaded again: after a fork, say. The entries stay, since there are no others."""
+        """Let everything be loaded again: after a fork, say. The entries stay, since they are nowhere else."""
         self._generation += 1
 
 
 def memory_store(settings: Settings, counters: Counters) -> MemoryStore:
-    """Return the store in memory of an app, with the configured limits."""
+    """Return the memory store of an app, with the configured limits."""
     return MemoryStore(max_size=settings.max_size, inactive=settings.inactive, counters=counters)

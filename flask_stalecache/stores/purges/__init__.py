@@ -1,1 +1,1 @@
-"""The records of purges in a cache directory, those that wait for their lock, and those that were merged."""
+"""The records of purges in a cache directory, the purges that wait for their lock, and the records that were merged."""

@@ -1,4 +1,4 @@
-"""The highest purge number that this machine has seen of a cache directory, which the directory itself may have forgotten.
+"""The highest purge number of a cache directory that this machine has seen. The directory itself may have lost it.
 
 If a backup is restored, or a directory is moved away and back, purges made meanwhile are lost, and its numbers are lower than
 before. Each process remembers the highest number, and so does a small file in shared memory, which outlives the processes, but
@@ -24,7 +24,7 @@ _KIND = b"HIGH"
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _NAME = re.compile(r"stalecache-last-[0-9a-f]{40}")
 _UNFINISHED_NAME = re.compile(r"stalecache-last-[0-9a-f]{40}\.[0-9a-f]{16}\.tmp")
-#: Such files of all directories of our user that are kept; the oldest go.
+#: Maximum number of such files for all directories of our user; the oldest are removed.
 MOST = 256
 
 
@@ -69,7 +69,7 @@ class HighestNumber:
         """Return the path of the file; ``None`` where there is no shared memory."""
         if shared_memory.device() is None:
             return None
-        # Containers may share the memory, and have directories of one path: then what is above these differs.
+        # Containers may share the memory and have different directories at one path: then the parents of these differ.
         above = os.stat(self._directory.parent)
         about = f"{own_user()} {above.st_dev} {above.st_ino} {self._directory}"
         return Path(shared_memory.FOLDER) / f"stalecache-last-{digest(about)}"

@@ -11,9 +11,9 @@ _NONE = PurgeRecord("")
 
 
 class Floors:
-    """The merged records: two numbers for each of a fixed number of floors, of the last hard and of the last soft purge.
+    """The merged records: a fixed number of floors, each with the numbers of its last hard and its last soft purge.
 
-    Names that are in code have half of the floors, so that a flood of names that visitors choose leaves them alone.
+    Half of the floors are for names that are in code, so that a flood of names that visitors choose does not affect these.
 
     :param data: the content of the file; ``None``: nothing was merged yet.
     """
@@ -22,7 +22,7 @@ class Floors:
     SIZE = COUNT * 16
 
     def __init__(self, data: bytes | None) -> None:
-        # Empty without merged records, as nearly always: a sweep keeps one of these in memory.
+        # Empty without merged records, which is nearly always so: a sweep keeps an object of this class in memory.
         self._numbers = array("Q", data or b"")
 
     @classmethod
@@ -46,18 +46,18 @@ class Floors:
             return _NONE
         place = _place(address_of(name), in_code=is_coded(name))
         hard, soft = self._numbers[place : place + 2]
-        # Numbers are made from the clock. One that was ahead of it ends freshness all the same, and only a stale window later.
+        # Numbers are times. One that is ahead of the clock ends freshness all the same, and only the stale windows last longer.
         return PurgeRecord("", hard, ((soft, soft / 1e9),) if soft else ())
 
     def all_as_one(self) -> PurgeRecord:
-        """Return the record of one name that has all purges, for when the names are no longer known."""
+        """Return one record without a name that stands for all merged purges, whose names are no longer known."""
         hard, soft = max(self._numbers[::2], default=0), max(self._numbers[1::2], default=0)
         return PurgeRecord("", hard, ((soft, soft / 1e9),) if soft else ())
 
     def raise_to(self, record: PurgeRecord, file: str) -> None:
         """Merge one more record.
 
-        :param file: the name of its file. Its own name is lost if a crash of the machine has cut the file.
+        :param file: the name of its file. If a crash of the machine has cut the file, the record has no name.
         """
         if not self._numbers:
             self._numbers.frombytes(bytes(self.SIZE))

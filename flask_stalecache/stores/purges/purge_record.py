@@ -1,4 +1,4 @@
-"""The record of one purged name, and what its purges leave of an entry. Pure."""
+"""The record of the purges of one name, and their effect on an entry. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...core.model.entry import Entry
 from ...core.model.moments import Uptime
 
-#: Soft purges in a record at most.
+#: Maximum number of soft purges in a record.
 _MOST_SOFTS = 48
 
 
@@ -19,7 +19,7 @@ class PurgeRecord:
 
     :param name: the name.
     :param hard: number of the last hard purge, which drops entries.
-    :param softs: numbers of soft purges, which end their freshness, and their times in seconds since the epoch; in their order.
+    :param softs: number and time (seconds since the epoch) of each soft purge, which ends the freshness of entries; in order.
     :param up: when it was written, since the start of the machine; ``None``: unknown.
     """
 
@@ -34,7 +34,7 @@ class PurgeRecord:
         return self.softs[-1][0] if self.softs else 0
 
     def ended_at(self, seq: int) -> float | None:
-        """Return when the freshness of an entry ended that was begun at a number; ``None`` if it did not."""
+        """Return when the freshness of an entry that was begun at a number ended; ``None`` if no soft purge ended it."""
         return next((at for number, at in self.softs if seq < number), None)
 
     @property
@@ -46,7 +46,7 @@ class PurgeRecord:
         """Return the record after one more purge."""
         if soft:
             return replace(self, softs=_thinned(sorted([*self.softs, (number, now)]), now))
-        # One that could not wait may be older than another one.
+        # A purge that could not wait for the lock may be recorded after a later one.
         return replace(self, hard=max(self.hard, number))
 
     def is_past(self, span: float, up: Uptime) -> bool:

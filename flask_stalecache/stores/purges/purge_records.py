@@ -1,13 +1,15 @@
 """Records of purges: for each purged name, the number of its last hard purge, and the numbers and times of its soft ones.
 
 A purge affects the entries that were begun before its end, which has the number ``n``: those whose ``seq`` is less than ``n``. Of
-several soft purges, the first one ends an entry's freshness: otherwise each would restart its stale windows, and it would be
-stale for ever. A record has about as many of them for the last minute as for the last hour or day; in place of one left out,
-the next one counts.
+several soft purges, the first one ends an entry's freshness: otherwise each would restart the stale windows, and they would never
+end. A record has about as many soft purges of the last minute as of the last hour or day; in place of one left out, the next one
+counts.
+
 Numbers give the order of all purges; clocks play no part. ``purge.lock`` guards the records and the last number.
 
 The number of records is limited, since visitors may choose the names. The oldest are merged into *floors*: each name hashes to one
-of them, and the purges of a floor affect all its names. So a page may be purged along with another; none is ever servable again.
+of them, and the purges of a floor affect all its names. So a page may be purged along with another, but no purged page becomes
+servable again.
 """
 
 from __future__ import annotations
@@ -38,36 +40,36 @@ from .purge_floors import Floors
 from .purge_record import Purge, PurgeRecord, left_of
 from .waiting_purges import COARSEST_TIME, WaitingPurges, records_of
 
-#: Seconds that a record is kept at least.
+#: Minimum seconds for which a record is kept.
 KEPT_FOR = 86400.0
-#: Answers that took longer, in seconds, are not stored: a record of a purge meanwhile could be gone. Half, as clocks step back.
+#: Answers that took longer, in seconds, are not stored: the record of a purge meanwhile could be gone. Half, as clocks step back.
 LONGEST_RUN = KEPT_FOR / 2
-#: Records whose age is read at a time at most.
+#: Maximum number of records whose age is read at a time.
 MOST = 2000
 _FILE = re.compile(r"[0-9a-f]{40}")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
-#: Records that are cached at most.
+#: Maximum number of cached records.
 _REMEMBERED = 10_000
-#: Characters of a name whose record is remembered. Visitors choose URLs, and most of the long ones come once.
+#: Maximum characters of a name whose record is cached. Visitors choose URLs, and most of the long ones come once.
 _LONGEST = 250
-#: Records that are kept at most.
+#: Maximum number of records that are kept.
 MOST_KEPT = 1024
-#: Records that a process writes at most before it counts them again.
+#: Maximum number of records that a process writes before it counts them again.
 _UNCOUNTED = 32
 #: Bytes that the file of a record takes on the disk.
 _BLOCK = 4096
-#: Bytes of purges that wait at most, for each record that is kept.
+#: Maximum bytes of waiting purges, for each record that is kept.
 _WAITING = 256
 #: The file of the merged records.
 FLOORS = "floors"
-#: The file that is given up when the disk is full, and its blocks.
+#: The file that is removed to make room on a full disk, and its number of blocks.
 RESERVE, RESERVED = "reserve", 4
 #: Kinds of files.
 _RECORD, _MERGED, _LAST, _APPLIED = b"NAME", b"FLOR", b"LAST", b"APPL"
 
 
 def records_within(max_size: int | None) -> int:
-    """Return how many records are kept under a limit of the bytes on disk: a sixteenth of them is theirs."""
+    """Return how many records are kept under a limit of the bytes on disk: those that fit in a sixteenth of it, within bounds."""
     return MOST_KEPT if max_size is None else min(MOST_KEPT, max(16, max_size // 16 // _BLOCK))
 
 
@@ -75,7 +77,7 @@ class PurgeRecords:
     """The records of one cache directory, one file for each name.
 
     :param directory: the cache directory.
-    :param most: the number of records from which the oldest are merged. Default: :data:`MOST_KEPT`.
+    :param most: the number of records above which the oldest are merged. Default: :data:`MOST_KEPT`.
     """
 
     def __init__(self, directory: Directory, most: int = MOST_KEPT) -> None:
@@ -113,7 +115,7 @@ class PurgeRecords:
             write_file(self.file(name), data, time_ns)
 
     def _keep_reserve(self) -> None:
-        """Keep room for some records: on a full disk purges go on in it."""
+        """Reserve room for some records, so that purges still work on a full disk."""
         if not self._has_reserve:
             self._has_reserve = True
             with suppress(OSError):
@@ -129,12 +131,12 @@ class PurgeRecords:
         return True
 
     def is_dropped(self, note: Note) -> bool:
-        """Whether a hard purge of one of its names ends a note."""
+        """Whether a note was ended by a hard purge of one of its names."""
         return any(note.seq < record.hard for record in self.since(note))
 
     def since(self, entry: Entry | Note) -> list[PurgeRecord]:
         """Return the records of an entry's names that were purged since it was begun; those of a floor have no name."""
-        # The waiting ones before the records, and these before the floors: each is in the next place before it leaves its own.
+        # Waiting purges before records, and records before floors: each purge is in the next place before it leaves the last one.
         found = records_of(self.waiting.read(), entry.names)
         found += [self.read(name) for name in entry.names]
         floors = self.floors()
@@ -152,19 +154,19 @@ class PurgeRecords:
     def reach_back_to(self, entry: Entry) -> bool:
         """Whether the records of all purges since the call of an entry's origin are still there.
 
-        By both clocks: a call that began and ended by a clock that steps may have taken any time.
+        The time is measured by both clocks: if the wall clock was set meanwhile, the call may have taken any time.
         """
         ran = 0.0 if entry.called is None else seconds_up() - entry.called
         return max(ran, entry.answered - entry.started) <= LONGEST_RUN
 
     def floors(self) -> Floors:
-        """Return what the merged records say."""
+        """Return the merged records."""
         file = self.file(FLOORS)
         data = read_file(file)
         content = unseal(_MERGED, data)
         if data is None or (content is not None and len(content) == Floors.SIZE):
             return Floors(content)
-        # Damaged, by a crash of the machine for one: as if everything had been purged when it was written, the safe side.
+        # Damaged, by a crash of the machine, say: treated as if everything had been purged when it was written, which is safe.
         return Floors.all_at(_not_after(file))
 
     def merge_oldest(self) -> None:
@@ -183,14 +185,14 @@ class PurgeRecords:
             record = self._read_file(file)
             if record is not None:
                 floors.raise_to(record, file.name.rpartition("/")[2])
-        # On the disk before the files go: after a crash of the machine no purge may be missing.
+        # On the disk before the files are removed: after a crash of the machine no purge may be missing.
         write_file(self.file(FLOORS), seal(_MERGED, floors.data), max(time.time_ns(), floors.last), is_durable=True)
         for file in merged:
             with suppress(FileNotFoundError):
                 remove_file(file)
 
     def adopt_waiting(self) -> None:
-        """Make records of the purges that could not wait. ``purge.lock`` is held, and SEQ is raised before and after."""
+        """Turn the waiting purges into records. ``purge.lock`` is held, and SEQ is raised before and after."""
         for purge in self.waiting.adopt():
             for name in purge.names:
                 self.write(self.read(name).purged(purge.number, purge.at, soft=purge.soft))
@@ -205,7 +207,7 @@ class PurgeRecords:
         """
         if self._size[0] != seq:
             count = len(self._names())
-            # With the last number, the reserve, and the merged records.
+            # Including the files of the last number, the reserve, and the merged records.
             self._size = seq, _BLOCK * (count + 1 + RESERVED) + Floors.SIZE if count or status_of(self.file(FLOORS)) else 0
         return self._size[1]
 
@@ -222,7 +224,7 @@ class PurgeRecords:
     def last_number(self) -> int:
         """Return the last number that was written down, or 0.
 
-        If the file is lost or damaged, it is the highest number of all records. It never goes back for this process.
+        If the file is lost or damaged, it is the highest number of all records. Within a process the number never goes back.
         """
         return max(self._noted_number(), self._highest.seen)
 
@@ -232,7 +234,7 @@ class PurgeRecords:
         return self._highest.seen
 
     def applied(self) -> int:
-        """Return the last number of another host's purges that were applied; 0 if there were none, or that is lost."""
+        """Return the number of the last purge of another host that was applied; 0 if there was none, or the number is lost."""
         number = _NUMBER.fullmatch(unseal(_APPLIED, read_file(self.file("applied"))) or b"")
         return 0 if number is None else int(number[0])
 
@@ -249,7 +251,7 @@ class PurgeRecords:
         if self.is_copy:
             return True
         if noted is None:
-            # Damaged: what it was, is unknown.
+            # Damaged: the number is unknown.
             return False
         if max(noted, self.waiting.last_number()) < seen:
             return True
@@ -257,7 +259,7 @@ class PurgeRecords:
         return False
 
     def number_has_changed(self) -> bool:
-        """Whether the file of the last number was written since the last time that this was asked."""
+        """Whether the file of the last number was written since the last call."""
         before, status = self._last_status, status_of(self.file("last"))
         self._last_status = None if status is None else (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         return self._last_status != before
@@ -284,10 +286,10 @@ class PurgeRecords:
         return [record for name in self._names() if (record := self._read_file(self.file(name))) is not None]
 
     def outdated(self, now: float, up: Uptime) -> list[Inside]:
-        """Return the files of the records that need not be kept any more; if there are very many, of a random part.
+        """Return the files of the records that need not be kept any more; if there are very many records, those in a random part.
 
-        Their last purge was a day ago, by the wall clock and by that of the machine. If the wall clock was ahead at the purge, the
-        latter alone decides: otherwise the record would stay until it gets there.
+        Their last purge was a day ago, by the wall clock and by the clock that counts from the start of the machine. If the wall
+        clock was ahead at the purge, the other one alone decides: otherwise the record would stay until the wall clock gets there.
 
         :param now: the moment at which the records are judged, in seconds since the epoch.
         :param up: the same moment, since the start of the machine.
@@ -314,7 +316,7 @@ class PurgeRecords:
         return [entry.name for entry in files_in(self.folder) if _FILE.fullmatch(entry.name)]
 
     def remove(self, file: Inside, is_done: Callable[[PurgeRecord], bool]) -> None:
-        """Remove the file of a record if ``is_done`` says so. ``purge.lock`` is held."""
+        """Remove the file of a record if ``is_done`` returns true for it. ``purge.lock`` is held."""
         record = self._read_file(file)
         if record is not None and is_done(record):
             remove_file(file)
@@ -383,8 +385,8 @@ def _written_ns(file: Inside) -> int | None:
 
 
 def _not_after(file: Inside) -> int:
-    """Return a number that no purge in a damaged file exceeds: each was given its time at most."""
-    # If it was replaced since, nothing that is begun from now on can be older.
+    """Return a number that no purge in a damaged file exceeds: the file has the time of its last purge, or a later one."""
+    # If the file was removed since, the present time is such a number too.
     return (_written_ns(file) or time.time_ns()) + COARSEST_TIME
 
 
@@ -392,8 +394,8 @@ def _decoded(file: Inside, data: bytes) -> PurgeRecord:
     record = unseal_json(_RECORD, data, _record)
     if record is not None and file.name.endswith(address_of(record.name)):
         return record
-    # Damaged, by a crash of the machine for one, or that of another name. The file's time is its number; a soft purge becomes a
-    # hard one, the safe side.
+    # Damaged, by a crash of the machine, say, or the record of another name. The file's time gives its number; a soft purge becomes
+    # a hard one, which is safe.
     return PurgeRecord("", hard=_not_after(file))
 
 

@@ -1,15 +1,15 @@
 """Purges that could not wait for ``purge.lock``: its holder may be a process that was stopped, which can't be detected.
 
-They are lines of a file, appended without a lock. Every reader looks at them before it looks at the records, and the next holder of
-the lock turns them into records:
+They are lines of a file, appended without a lock. Every process reads them before it reads the records, and the next holder of the
+lock turns them into records:
 
-1. The file is renamed. A process that appends checks afterwards that its line is in the file of this name, and appends it again if
-   not. So a line that is not read in step 2 is in the next file.
-2. Its lines are read and become records.
-3. It is removed.
+1. The file is renamed. A process that appends a line checks afterwards that the file still has its first name, and appends the line
+   again if not. So a line that is not read in step 2 is in the next file.
+2. The lines of the renamed file are read and become records.
+3. The renamed file is removed.
 
-A line that makes no sense, or lacks its end for seconds, counts as a hard purge of everything, and so does a file that has become
-too long: visitors may purge. Missing lines at the end of the file can't be detected.
+A line that is damaged, or still lacks its end after some seconds, counts as a hard purge of everything, and so does a file that has
+become too long: visitors may purge. Missing lines at the end of the file can't be detected.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from .purge_record import Purge, PurgeRecord
 
 #: Lines are appended here.
 FILE = "waiting"
-#: The file of which the lines become records.
+#: The file whose lines become records.
 ASIDE = "adopted"
 #: Attempts to append a line while files are renamed.
 _TRIES = 100
-#: SEQ is raised by so many random steps at most where others may raise it too: a number that comes twice would hide a purge.
+#: SEQ is raised by a random number of steps below this where others may raise it too: equal numbers would hide a purge.
 SEQ_STEPS = 1_000_000
-#: Nanoseconds by which the time of a file may be off at most.
+#: Maximum nanoseconds by which the time of a file may be off.
 COARSEST_TIME = 2_000_000_000
 
 
@@ -45,7 +45,7 @@ class WaitingPurges:
     """The purges of one cache directory that have not become records yet.
 
     :param directory: the cache directory.
-    :param longest: bytes after which the purges of the file become one of everything.
+    :param longest: bytes of the file above which its purges are replaced by one of everything.
     """
 
     def __init__(self, directory: Directory, longest: int) -> None:
@@ -53,18 +53,18 @@ class WaitingPurges:
         self._longest = longest
 
     def exist(self) -> bool:
-        """Whether there is one."""
+        """Whether there may be waiting purges."""
         return any(status_of(file) is not None for file in self._files())
 
     def read(self) -> list[Purge]:
-        """Return them all. Read the records afterwards: they become records before they go."""
+        """Return the waiting purges. Read the records afterwards: a purge becomes a record before it leaves here."""
         # In the order in which a file is renamed.
         return [purge for file in self._files() for purge in _purges_in(file, is_whole=False)]
 
     def last_number(self) -> int:
-        """Return a number that SEQ has not exceeded since the last of them; 0 without any."""
+        """Return an upper bound of the numbers to which the waiting purges have raised SEQ; 0 if there are no such purges."""
         numbers = [purge.number for purge in self.read()]
-        # Each of them has raised SEQ above its number. An entry that was begun since may have what it was raised to.
+        # Each purge has raised SEQ above its own number, and an entry that was begun since may have the raised number.
         return max(numbers) + len(numbers) * (SEQ_STEPS + 1) if numbers else 0
 
     def append(self, purge: Purge) -> None:
@@ -84,7 +84,7 @@ class WaitingPurges:
         status = status_of(self._file(FILE))
         if status is not None and status.st_size > self._longest:
             last = max(each.number for each in (purge, *self.read()))
-            # Who appends meanwhile does it again.
+            # A process that appends meanwhile finds its file replaced, and appends again.
             data = _encoded(Purge((EVERYTHING,), last, False, purge.at))
             write_file(self._file(FILE), data, int(purge.at * 1e9))
 
@@ -95,7 +95,7 @@ class WaitingPurges:
             (here, at), (there, at_there) = where(self._file(FILE)), where(aside)
             with suppress(FileNotFoundError):
                 os.rename(here, there, src_dir_fd=at, dst_dir_fd=at_there)
-        # Else its adopter was killed.
+        # Else the process that set this file aside was killed.
         return list(_purges_in(aside, is_whole=True))
 
     def forget_adopted(self) -> None:
@@ -111,7 +111,7 @@ class WaitingPurges:
 
 
 def records_of(purges: Iterable[Purge], names: Collection[str]) -> list[PurgeRecord]:
-    """Return the records of those of some names that were purged."""
+    """Return a record for each purge that affects one of the names."""
     addresses = {address_of(name) for name in (*names, EVERYTHING)}
     return [purge.of(name) for purge in purges for name in purge.names if address_of(name) in addresses]
 
@@ -119,10 +119,10 @@ def records_of(purges: Iterable[Purge], names: Collection[str]) -> list[PurgeRec
 def _purges_in(file: Inside, *, is_whole: bool) -> Iterable[Purge]:
     """Yield the purges in a file.
 
-    :param is_whole: no process appends to it any more. Otherwise what follows the last line end may just be being written.
+    :param is_whole: no process appends to it any more. Otherwise the text after the last line end may still be being written.
     """
     data, status = read_file(file) or b"", status_of(file)
-    # Each line begins and ends with a line end, so that one that was cut by a full disk takes no other with it.
+    # Each line begins and ends with a line end, so that a line that was cut by a full disk does not spoil the next one.
     *lines, rest = data.split(b"\n")
     if is_whole or (status is not None and abs(time.time_ns() - status.st_mtime_ns) > COARSEST_TIME):
         lines.append(rest)

@@ -1,1 +1,1 @@
-"""One cache over many hosts: each has its own files, and a server holds what they share."""
+"""One cache over many hosts: each host has its own files, and a server holds the shared data."""

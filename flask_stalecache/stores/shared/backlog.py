@@ -1,14 +1,14 @@
-"""Purges and removals that other hosts have not heard of, since the shared server could not be used. They are sent once it can be.
+"""Purges and removals that were not sent to other hosts because the shared server could not be used. They are sent once it is back.
 
-They are lines of a file in the cache directory, appended without a lock, as :mod:`..waiting_purges` does:
+They are lines of a file in the cache directory, appended without a lock, as in :mod:`..purges.waiting_purges`:
 
-1. The file is renamed. A process that appends checks afterwards that its line is in the file of this name, and appends it again if
-   not.
+1. The file is renamed. A process that has appended a line checks that its file still has this name, and otherwise appends the line
+   again.
 2. Its lines are sent.
 3. It is removed. If the process dies before that, or the server is lost again, all lines are sent again.
 
-A file that has become too long is replaced by one hard purge of everything, and a line that makes no sense counts as one: it is
-better to make pages again than to serve what was purged or has become private.
+A file that has become too long is replaced by one hard purge of everything, and a line that can't be decoded counts as such a
+purge: it is better to make pages again than to serve pages that were purged or have become private.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from .known import Known
 logger = logging.getLogger("flask_stalecache")
 
 FILE, ASIDE = "untold", "untold.aside"
-#: Bytes of the file at most: some thousand changes.
+#: Maximum size of the file in bytes: a few thousand changes.
 LONGEST = 256 * 1024
 #: Attempts to append a line while files are renamed.
 _TRIES = 100
 
 
 class UnsentChange(NamedTuple):
-    """The purges that the other hosts have not heard of.
+    """One purge or removal that was not sent to the other hosts.
 
-    :ivar names: names that were purged, which may be short; empty for a removal.
-    :ivar soft: whether that only ended freshness.
+    :ivar names: the purged names, which may be short names (:func:`.short_name`); empty for a removal.
+    :ivar soft: whether the purge only ended freshness.
     :ivar address: the digest of the key whose entry was removed; "" for a purge.
     """
 
@@ -59,8 +59,8 @@ class Backlog:
     """The backlog of one host.
 
     :param path: the cache directory.
-    :param known: what its processes know of the server.
-    :param purge: purges on all hosts: names, and whether softly.
+    :param known: what this host knows of the server.
+    :param purge: purges on all hosts; called with the names, and whether to purge softly.
     :param remove: removes the entry with an address on all hosts.
     """
 
@@ -73,11 +73,11 @@ class Backlog:
         self._remove = remove
 
     def add_purge(self, names: Iterable[str], *, soft: bool) -> None:
-        """Note a purge that the others have to hear of."""
+        """Add a purge, to be sent to the other hosts."""
         self._append(UnsentChange(tuple(map(short_name, names)), soft, ""))
 
     def add_removal(self, address: str) -> None:
-        """Note that the entry of a key was removed."""
+        """Add the removal of the entry with an address, to be sent to the other hosts."""
         self._append(UnsentChange((), False, address))
 
     def _append(self, change: UnsentChange) -> None:
@@ -99,14 +99,14 @@ class Backlog:
             write_file(self._directory.at(FILE), line, int(status.st_mtime_ns))
 
     def tell(self, *, looks: bool) -> bool:
-        """Tell all of it, unless another process does so now; return whether there was something.
+        """Send all changes, unless another process is sending them; return whether there were any.
 
-        :param looks: look for it, though no process of this host has noted anything since the machine was started.
-        :raises StoreError: if the server can't be used. Then it is told again.
+        :param looks: look for the file even if no process of this host has recorded a change since the machine was started.
+        :raises StoreError: if the server can't be used. Then all changes are sent again later.
         """
         if not (looks or self._known.has_untold):
             return False
-        # One for each time: threads that share an object would share the lock.
+        # A new object each time: threads that share an object would share the lock.
         lock = FileKeyLock(self._directory.path / "untold.lock", make_directories)
         if not lock.acquire():
             return False
@@ -118,7 +118,7 @@ class Backlog:
             lock.release()
 
     def _tell(self) -> bool:
-        # Before the file is read: what is appended from now on is seen next time.
+        # Cleared before the file is read: a process that appends from now on sets it again, so its change is sent next time.
         self._known.has_untold = False
         aside = self._directory.at(ASIDE)
         if status_of(aside) is None:
@@ -134,7 +134,7 @@ class Backlog:
             self._known.has_untold = True
             raise
         remove_file(aside)
-        # Another one may have been set aside before.
+        # If an earlier file was still set aside, the current file has not been sent yet.
         self._known.has_untold = status_of(self._directory.at(FILE)) is not None
         return True
 

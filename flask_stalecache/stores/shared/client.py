@@ -1,7 +1,7 @@
-"""The client of the server: the only module that knows redis-py and valkey-py.
+"""The client of the server: the only module that uses redis-py and valkey-py.
 
-It is made at first use in each process, so that a fork shares no connection. After a failure, no process of the host asks the
-server again until it is known to be back: visitors wait only once for an outage.
+The client is made at first use in each process, so that a fork shares no connection. After a failure, no process of the host asks
+the server again until it is known to be back: visitors wait only once for an outage.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("flask_stalecache")
 
-#: Schemes of URLs, and the modules that know them, in the order of preference.
+#: URL schemes, and the libraries that support each of them, in the order of preference.
 SCHEMES = {
     "redis": ("redis", "valkey"),
     "rediss": ("redis", "valkey"),
@@ -38,9 +38,9 @@ SCHEMES = {
     "valkey": ("valkey", "redis"),
     "valkeys": ("valkey", "redis"),
 }
-#: Seconds for which a command may wait for something to happen.
+#: Seconds that are added to the timeout of the connection for commands that wait at the server.
 WAITING = 1.5
-#: Seconds between two lines about a command that is refused.
+#: Seconds between two log lines about a problem of the same kind.
 _PAUSE = 60.0
 
 
@@ -48,7 +48,7 @@ class SharedClient:
     """Runs scripts at a server.
 
     :param source: its URL, or a callable that returns a client of redis-py or valkey-py.
-    :param known: what the host knows of it.
+    :param known: what this host knows of the server.
     :param timeout: seconds for one try. Default 1.
     :param patience: seconds for all tries at a server that is slow. Default 5.
     """
@@ -64,7 +64,8 @@ class SharedClient:
         self._complained: dict[str, float] = {}
         self.where = named(source)
         if isinstance(source, str):
-            # An app that is dropped, in a test say, leaves none open. Of what is collected together, __del__ may come too late.
+            # An app that is dropped, for instance in a test, must not leave connections open. Where several objects are collected
+            # together, __del__ may run too late.
             finalize(self, _close, self._clients).atexit = False
 
     def run(
@@ -87,7 +88,7 @@ class SharedClient:
                     raise
                 trouble, what = found
                 if trouble is ServerErrorKind.CUT and not has_reconnected:
-                    # The server, or something in between, may have closed a connection that was idle.
+                    # The server, or a device on the way to it, may have closed an idle connection.
                     has_reconnected = True
                     continue
                 if trouble is ServerErrorKind.SLOW and self._known.is_heard and time.monotonic() + self.timeout <= until:
@@ -104,7 +105,7 @@ class SharedClient:
         return client.eval(script, len(keys), *keys, *args)
 
     def command(self, *words: str | int) -> Any:
-        """Send a command that may wait for its answer by itself, by a connection of its own.
+        """Send a command that may wait at the server, over a separate connection, and return its answer.
 
         :raises Unavailable: if the server can't be used.
         """
@@ -146,7 +147,7 @@ class SharedClient:
             logger.warning(message, *args)
 
     def scan(self, prefix: str) -> Iterator[str]:
-        """Yield the rests of all keys that begin with a prefix. One may come twice.
+        """Yield all keys that begin with a prefix, without that prefix. A key may be yielded twice.
 
         :raises Unavailable: if the server can't be used.
         """
@@ -159,17 +160,17 @@ class SharedClient:
     def _connected(self, *, waits: bool = False) -> Any:
         """Return the client of this process. Making it does not connect.
 
-        :param waits: its answers may take a while.
+        :param waits: return the client for commands that may wait at the server.
         """
         mine = this_process(), waits
         client = self._clients.get(mine)
         if client is None:
-            # The clients of ancestors are theirs, and so are their connections.
+            # The clients that ancestors of this process have made belong to them, and so do the connections.
             client = self._clients.setdefault(mine, self._made(self.timeout + (WAITING if waits else 0)))
         return client
 
     def check(self) -> None:
-        """Raise :class:`ConfigError` if the URL can't be used, or no library knows it. Does not connect."""
+        """Raise :class:`ConfigError` if the URL can't be used, or no installed library supports it. Does not connect."""
         if isinstance(self._source, str):
             from_url(self._source, self.timeout)
 
@@ -177,7 +178,7 @@ class SharedClient:
         try:
             return from_url(self._source, timeout) if isinstance(self._source, str) else self._called(self._source, timeout)
         except Exception as error:
-            # Whatever a callable raises, visitors get their pages; and it may take long, so that they wait for it once.
+            # Whatever the callable raises, visitors get their pages. It may have taken long, so they wait for it only once.
             self._complain("client", "%s could not be made: %s; this host goes on alone", self.where, error)
             self._known.note_down()
             raise Unavailable(f"{self.where} could not be made: {error}") from error
@@ -187,7 +188,7 @@ class SharedClient:
         for settings in settings_of(client):
             if settings.get("decode_responses"):
                 raise Unavailable(f"{self.where} returns a client that decodes responses: make it without decode_responses=True")
-            # Without a limit, a server that hangs would take each thread that asks it.
+            # Without a timeout, a server that hangs would block each thread that asks it.
             settings["socket_timeout"] = timeout
             settings["socket_connect_timeout"] = settings.get("socket_connect_timeout") or self.timeout
         library = import_module(type(client).__module__.partition(".")[0])
@@ -206,7 +207,7 @@ def _close(clients: Mapping[tuple[ProcessId, bool], Any]) -> None:
 
 
 def settings_of(client: Any) -> Iterator[dict[str, Any]]:
-    """Yield the settings for connections of a client, of all nodes of a cluster, and of the sentinels that it asks."""
+    """Yield the connection settings of a client, of all nodes of a cluster, and of the sentinels that the client asks."""
     pool, nodes = getattr(client, "connection_pool", None), getattr(client, "nodes_manager", None)
     sentinels = getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
     for place in (pool, nodes, *(each.connection_pool for each in sentinels)):
@@ -223,15 +224,18 @@ def settings_of(client: Any) -> Iterator[dict[str, Any]]:
 
 
 def no_retry(library: Any) -> Any:
-    """Return what makes a library try once: the tries are ours, and its own would multiply the waiting time."""
+    """Return the retry policy that makes a library try once; ``None`` if the library has no such policies.
+
+    This client retries by itself, and the library's own retries would multiply the waiting time.
+    """
     return library.retry.Retry(library.backoff.NoBackoff(), 0) if hasattr(library, "retry") else None
 
 
 def from_url(url: str, timeout: float) -> Any:
-    """Return a client.
+    """Return a client for the server at a URL.
 
     :param timeout: seconds for connecting, and for each answer.
-    :raises ConfigError: if no module knows such URLs.
+    :raises ConfigError: if no installed library supports the URL, or if the URL can't be used.
     """
     scheme = urlsplit(url).scheme
     if scheme not in SCHEMES:
@@ -263,7 +267,7 @@ def check_installed(url: ServerUrl) -> None:
 
 
 def named(source: object) -> str:
-    """Return how a server is called in messages: its URL without user and password."""
+    """Return the name of a server for messages: its URL without user and password, or the name of the callable."""
     if not isinstance(source, str):
         return f"the client of {getattr(source, '__qualname__', type(source).__name__)}"
     parts = urlsplit(source)

@@ -1,4 +1,4 @@
-"""Compares the files of this host with the server: which entries it would serve although the server has others."""
+"""Compares the files of this host with the server, to find entries that the host would serve although the server has others."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..table.stamps import slot_of
 from .known import Known, number_of, shared_number
 from .scripts import Difference, Scripts, ServerState
 
-#: Entries that the server is asked about at a time.
+#: Entries that are compared at a time.
 _BATCH = 200
-#: Problems that are told at most.
+#: Maximum number of problems that are reported.
 MOST = 1000
 _SAID = {
     Difference.OTHER: "the server has another entry, and this host does not know",
@@ -47,8 +47,8 @@ class Comparison:
 
     :param files: the files.
     :param known: what this host knows of the server.
-    :param scripts: the server.
-    :param where: the server, for people.
+    :param scripts: the operations at the server.
+    :param where: the name of the server for messages.
     """
 
     def __init__(self, files: FileStore, known: Known, scripts: Scripts, where: str) -> None:
@@ -60,7 +60,8 @@ class Comparison:
     def compare(self, *, fix: bool) -> Compared:
         """Compare every entry of this host with the server's.
 
-        :param fix: let this host ask for what differs at the next use, and remove what was removed or purged.
+        :param fix: let this host ask the server for entries that differ at their next use, and remove those that were removed or
+            purged.
         """
         self._known.open()
         try:
@@ -73,7 +74,7 @@ class Comparison:
         for entry, difference in problems if fix else ():
             self._mend(entry, difference)
         counts, state = found.counts, found.state
-        # A host that has nothing yet lacks nothing.
+        # A host that has no entries and has not followed yet does not lack any purges.
         is_empty = not counts and not self._known.generation
         is_current = number_of(str(state.generation)) == self._known.generation
         return Compared(
@@ -101,11 +102,11 @@ class Comparison:
         return self._scripts.compare(asked)[0]
 
     def _serves(self, entry: Entry, difference: Difference) -> bool:
-        """Whether this host would serve an entry without asking: it takes it for the server's."""
+        """Whether this host would serve an entry without asking the server, because it takes the entry for the server's."""
         return difference is Difference.PURGED or self._known.serial(slot_of(digest(entry.key))) == number_of(entry.serial)
 
     def _again(self, suspects: list[tuple[Entry, Difference]]) -> Iterator[tuple[Entry, Difference]]:
-        """Yield the suspects that are so still: the others were replaced while they were compared."""
+        """Compare the suspects again, and yield those that still differ: the others were replaced during the comparison."""
         for entry, _ in suspects:
             now = self._files.load(entry.key).entry
             if now is None:

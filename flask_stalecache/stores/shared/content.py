@@ -16,15 +16,15 @@ from .scripts import Got
 
 logger = logging.getLogger("flask_stalecache")
 
-#: Bytes of a body below which nothing is gained by compressing it, and the part that must be saved (1/n).
+#: Bytes of a body below which compression gains nothing, and the part of a body (1/n) that compression must save.
 _SMALL, _SAVED = 1024, 8
 _said: list[str] = []
 
 
 def pack(entry: Entry, limit: int) -> tuple[bytes, str, bytes]:
-    """Return the head of an entry, the field of the body, and the body.
+    """Return the head of an entry, the name of the hash field for its body, and the body.
 
-    :param limit: a larger body stays on its host.
+    :param limit: bytes of the largest body that is shared; a larger one stays on its host.
     """
     if entry.length > limit:
         return b"", "-", b""
@@ -38,7 +38,7 @@ def pack(entry: Entry, limit: int) -> tuple[bytes, str, bytes]:
 
 
 def entry_in(got: Got, key: str) -> Entry | None:
-    """Return the entry that the server has; ``None`` if this version can't read it."""
+    """Return the entry in an answer of the server; ``None`` if this version can't read it."""
     try:
         entry = entry_format.decode(got.head + (zlib.decompress(got.body) if got.packed else got.body), key)
     except (BrokenEntry, zlib.error) as error:
@@ -54,7 +54,7 @@ def entry_in(got: Got, key: str) -> Entry | None:
 
 
 def stored_in(name: str, head: bytes, note: bytes, at: int) -> Stored | None:
-    """Return what a walk says of an entry that only other hosts have; ``None`` for an index, or if it can't be read.
+    """Return an entry that only other hosts have, as a walk yields it; ``None`` for an index, or if the entry can't be read.
 
     :param name: the digest of its key.
     :param at: when a soft purge ended its freshness, in microseconds since the epoch; 0: none did.

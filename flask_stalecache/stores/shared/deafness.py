@@ -1,8 +1,8 @@
-"""Ends the freshness of a host's entries if it has not heard from the shared server for too long: others may have purged them.
+"""Ends the freshness of a host's entries if the host has not heard the shared server for too long: others may have purged them.
 
-It is a soft purge of everything on this host only, made by the first of its processes that notices, and repeated each time that the
+The first process of the host that notices the silence purges everything softly, on this host only, and again each time that the
 same period has passed. So no entry that was made longer ago than that is served as fresh. The stale windows follow as usual. Hits
-need no check of their own: the stamps tell them.
+need no additional check: the purge changes the stamps.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ logger = logging.getLogger("flask_stalecache")
 
 
 class Deafness:
-    """The deafness of one host.
+    """Watches how long one host has not heard the server.
 
     :param files: the cache directory.
-    :param known: what its processes know of the server.
+    :param known: what this host knows of the server.
     :param longest: seconds without hearing the server after which freshness ends; ``None``: it does not.
     """
 
@@ -38,7 +38,7 @@ class Deafness:
         longest, known = self._longest, self._known
         if longest is None or known.silence <= longest:
             return
-        # What was noted before the machine was started is ahead.
+        # A time that was recorded before the machine was restarted may be ahead.
         passed = seconds_up() - known.ended_at
         if 0 <= passed < longest and known.ended_at:
             return

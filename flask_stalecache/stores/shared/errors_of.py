@@ -1,4 +1,4 @@
-"""Sorts the errors of redis-py and valkey-py, which have classes of their own with the same names."""
+"""Classifies the errors of redis-py and valkey-py. Each library has its own classes, with the same names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ServerErrorKind(Enum):
 
     #: No answer in time: the server may be slow, or gone.
     SLOW = "slow"
-    #: The connection was lost, or there was none to be had.
+    #: The connection was lost, or could not be made.
     CUT = "cut"
     #: The memory is full.
     REFUSED = "refused"
@@ -31,7 +31,7 @@ class Refused(StoreError):
 
 
 _ONE_NODE = "it is one node of a cluster: give RedisStore() a function that returns a RedisCluster"
-#: By the names of the classes, the more special ones first; and what to do about it.
+#: The kind of each error, and a text about it with the remedy, by the name of its class.
 _KINDS: dict[str, tuple[ServerErrorKind, str]] = {
     "OutOfMemoryError": (ServerErrorKind.REFUSED, "its memory is full: set maxmemory-policy to volatile-lru, or give it more"),
     "TimeoutError": (ServerErrorKind.SLOW, "it does not answer in time"),
@@ -60,7 +60,7 @@ _KINDS: dict[str, tuple[ServerErrorKind, str]] = {
     "RedisError": (ServerErrorKind.DOWN, "it can't be used"),
     "ValkeyError": (ServerErrorKind.DOWN, "it can't be used"),
 }
-#: The beginnings of answers that have no class in every version of the libraries.
+#: Error codes for which not every version of the libraries has a class, and the class that each is treated as.
 _ANSWERS = {
     "OOM": "OutOfMemoryError",
     "LOADING": "BusyLoadingError",
@@ -78,14 +78,14 @@ _ANSWERS = {
 
 
 def sort(error: Exception) -> tuple[ServerErrorKind, str] | None:
-    """Return the kind of an error and what is the matter; ``None`` if it is not the server's."""
+    """Return the kind of an error and a text about it; ``None`` if it is not an error of the server."""
     words = str(error).replace("-", " ").split()
     for name in _names(error):
         kind = _KINDS.get(name)
         if kind is None:
             continue
         if name == "ResponseError":
-            # A script reports the error of a command somewhere in its own.
+            # The error of a script contains the error of the command that failed.
             code = next((word for word in words if word in _ANSWERS), None)
             return kind if code is None else _KINDS[_ANSWERS[code]]
         return kind

@@ -1,16 +1,16 @@
-"""Follows the logs of the server for all processes of a host: applies purges, and moves the stamps of what others have replaced.
+"""Follows the logs of the server for all processes of a host: applies purges, and moves the stamps of keys that others change.
 
-One process at a time does so: the one that has ``follower.lock``, which the kernel frees with it. The others take it over at their
-next tick. Purges are applied under ``purge.lock`` and only once, so that any process may do that, too.
+One process at a time follows: the holder of ``follower.lock``, which the kernel frees when the process ends. Another process takes
+the lock at its next tick. Purges are applied under ``purge.lock``, and only once, so any process may apply them, too.
 
 ===================================== ==========================================================================================
-what is noticed                       what is done
+condition                             action
 ===================================== ==========================================================================================
-changes are missing in the log        every key is asked for once
+changes are missing in the log        the server is asked once for each key, at its next use
 purges are missing in the log         everything on this host is purged: it was away for more than a day
 another generation of bookkeeping     everything is softly purged, by one purge for all hosts: the server has lost its memory
-the server lacks purges of this host  they are said again: a failover has lost them
-changes were not sent to the others   they are sent now
+the server lacks purges of this host  they are repeated: a failover has lost them
+changes were not sent to the others   they are sent now (:mod:`.backlog`)
 ===================================== ==========================================================================================
 """
 
@@ -41,15 +41,15 @@ logger = logging.getLogger("flask_stalecache")
 
 #: Milliseconds for which a read waits for something new.
 BLOCK = 1000
-#: Seconds between two reads at least, after changes and after purges alone.
+#: Minimum seconds between two reads, if the last read has found changes, and otherwise.
 _PAUSE, _SHORT_PAUSE = 0.02, 0.005
-#: Reads that wait after one that did not and has found nothing.
+#: Number of reads that wait first, after a read that did not wait and has found nothing.
 _REST = 50
 #: Seconds between two attempts while the server does not answer: at first, and at most.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 2.0
 #: Seconds by which the server's clock may differ.
 _CLOCK_DIFFERS = 2.0
-#: Seconds between two looks for purges that no entry needs any more, and between two looks at what others have noted.
+#: Seconds between two removals of purge records that no entry needs any more, and between two checks of slots.
 _HOUR, _SECOND = 3600.0, 1.0
 
 
@@ -57,7 +57,7 @@ class Follower:
     """Follows the logs for one host.
 
     :param files: the cache directory.
-    :param known: what its processes know of the server.
+    :param known: what this host knows of the server.
     :param logs: the logs.
     :param remove: removes the entry with an address on all hosts.
     """
@@ -74,10 +74,10 @@ class Follower:
         self._is_connected = False
         self._is_clock_said = False
         self._read_at = self._tidied_at = time.monotonic()
-        #: The last change that was read, and what it says.
+        #: The number of the last change that was read, and a digest of its content.
         self._last_change = (0, 0)
         self._pace = _Pace()
-        #: What was put into slots lately: a process may have noted an older serial at the same moment.
+        #: The serials that were put into slots lately. A process may have noted an older serial there at the same moment.
         self._put: dict[int, int] = {}
         self._put_at = time.monotonic()
 
@@ -89,7 +89,7 @@ class Follower:
         return self._thread is not None and self._thread.is_alive()
 
     def tick(self) -> None:
-        """Follow from now on, if nobody on this host does; without threads, read what is new. Called about once a second."""
+        """Start to follow if no process of this host does, or, without threads, read what is new. Called about once a second."""
         if self.follows or self._is_stopped:
             return
         self._known.tick()
@@ -119,7 +119,10 @@ class Follower:
 
     @property
     def pause(self) -> float:
-        """The minimum seconds between two reads: what arrives meanwhile is read together. Purges are rare, and callers wait."""
+        """The minimum seconds between two reads: changes that arrive meanwhile are read together.
+
+        It is shorter while no changes arrive: purges are rare, and their callers wait.
+        """
         return _PAUSE if self._pace.is_busy else _SHORT_PAUSE
 
     def is_to_go_on(self) -> bool:
@@ -139,14 +142,14 @@ class Follower:
             self.read_once()
             self._pace.note(waited=waits, found=self._known.change != before)
         except StoreError as error:
-            # The client may have said so already.
+            # The client may have logged it already.
             if self._is_connected and not self._known.is_down:
                 logger.warning("the shared server can't be reached: %s; this host goes on alone until it can be", error)
             pause = min(_LONGEST_BACKOFF, max(_FIRST_BACKOFF, 2 * backoff))
             self._is_down(pause)
             return pause
         except Exception:
-            # Nothing else would follow in its place.
+            # No error may end the thread: while this process holds the lock, no other process follows.
             logger.exception("the logs of the shared server could not be followed")
             return _LONGEST_BACKOFF
         return 0.0
@@ -162,7 +165,7 @@ class Follower:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def catch_up(self) -> None:
-        """Read what is new, unless the follower of this host has heard the server lately: before the first answer of a process.
+        """Read what is new before a process gives its first answer, unless the follower of this host has heard the server lately.
 
         :raises StoreError: if the server can't be reached.
         """
@@ -194,10 +197,10 @@ class Follower:
         return self._files.applied() // 1000
 
     def _heed(self, read: LogState, applied: int, change: int) -> bool:
-        """Do what was read says; return whether there is more."""
-        # Another process may have met an outage that this one has not: then purges may be missing there.
+        """Apply the purges and changes that were read; return whether to read again."""
+        # Another process may have met an outage that this one has not noticed: then the backlog may hold purges.
         is_first = not self._is_connected or self._known.down_until > 0
-        # Before purges are applied, so that what they make stale is refreshed with the server's locks, once over all hosts.
+        # Before purges are applied: entries that they make stale must be refreshed under the server's locks, once over all hosts.
         self._note_up()
         if self._lacks_purges(read, applied):
             self._purge_all_here(read)
@@ -207,12 +210,12 @@ class Follower:
         if self._known.change == change:
             self._heed_changes(read)
         was_told = self.backlog.tell(looks=is_first)
-        # What was applied since the question came from the server after its answer.
+        # Compared with the number from before the read: purges that were applied since then are newer than this answer.
         was_said = read.last_number < applied and self._reminder.say_since(read.last_number)
         self._is_connected = True
         if was_told or was_said or len(read.purges) >= MOST or len(read.changes) >= MOST:
             return True
-        # Once more, which notes how far this host is now: a purge may wait for it.
+        # Read once more, so that the server records how far this host is now: a purge may wait for that.
         return bool(read.purges) or self._known.applied != applied
 
     def _has_heard(self) -> None:
@@ -227,7 +230,7 @@ class Follower:
             self._logs.drop_old_names()
 
     def _compare_clocks(self, asked: float, there: float) -> None:
-        """Say once that this clock differs from the server's, which stood between the question and now if both are right."""
+        """Log once that this clock differs from the server's, whose time must be between the request and now if both are right."""
         off = max(0.0, asked - there) or min(0.0, time.time() - there)
         if abs(off) > _CLOCK_DIFFERS and not self._is_clock_said:
             self._is_clock_said = True
@@ -240,7 +243,7 @@ class Follower:
     # -- generations ---------------------------------------------------------------------------------------------
 
     def _begins_anew(self, read: LogState, applied: int) -> None:
-        """Deal with bookkeeping of another generation, after which the logs must be read again."""
+        """Adapt to bookkeeping of another generation. The logs must be read again afterwards."""
         known, generation = self._known, int(read.generation)
         if applied == 0:
             self._joins(read)
@@ -256,7 +259,7 @@ class Follower:
         else:
             known.applied_before = applied
             self._forget_changes(read.last_change)
-        # All purges of this generation have higher numbers. What is begun from now on counts at the server.
+        # All purges of a generation have higher numbers than itself. The server ignores entries that were begun at lower ones.
         self._files.apply_purges([Purge((), local_number(generation), False, time.time())])
         known.applied = max(applied, known.applied, generation)
         known.generation = number_of(read.generation)
@@ -264,7 +267,7 @@ class Follower:
     def _joins(self, read: LogState) -> None:
         """Begin to follow with a directory that is new to the server."""
         applied = max(int(read.generation), read.last_purge)
-        # Nobody knows what others have purged before of what is here.
+        # It is not known which of the entries here were purged by others before.
         names = (EVERYTHING,) if self._files.usage().entries else ()
         self._files.apply_purges([Purge(names, local_number(applied), False, time.time())])
         self._known.applied_before = self._known.applied = applied
@@ -287,9 +290,9 @@ class Follower:
     def apply(self, number: int, purges: Sequence[Logged], applied: int) -> bool:
         """Apply purges of the log, and return whether all up to a number are applied now.
 
-        :param number: that of the last purge which has to be applied.
-        :param purges: the purges since those that are applied, in their order.
-        :param applied: the last one that is applied.
+        :param number: the number of the last purge that has to be applied.
+        :param purges: the purges since the last applied one, in their order.
+        :param applied: the number of the last applied purge.
         """
         new = [logged for logged in purges if logged.number > applied]
         if new and new[0].before > applied:
@@ -300,7 +303,7 @@ class Follower:
         return self._known.applied >= number
 
     def purge(self, names: Sequence[str], *, soft: bool) -> int:
-        """Purge on all hosts, and here before this returns the number on the server.
+        """Purge on all hosts, on this one before the method returns. Return the number of the purge on the server.
 
         :raises StoreError: if the server can't be reached.
         """
@@ -310,9 +313,9 @@ class Follower:
             self.read_once()
         applied, above = known.applied, self._reminder.above()
         number, generation, logged = self._logs.purge(known.host_id(), names, soft=soft, above=above, applied=applied)
-        # All that came before it first: otherwise what is begun meanwhile would seem to be newer than those.
+        # All earlier purges are applied first: otherwise entries that are begun meanwhile would seem to be newer than those.
         if number_of(generation) != known.generation or not self.apply(number, logged, applied):
-            # The server may lose this purge before it is read from the log. It is said again then, since it was made here.
+            # The server may lose this purge before it is read from the log. Since it is also made here, it is repeated then.
             self._files.purge(*names, soft=soft)
             self.read_once()
         return number
@@ -323,7 +326,7 @@ class Follower:
         known = self._known
         changes, last = read.changes, read.first + len(read.changes) - 1
         if known.change and read.first == known.change:
-            # The last one again: after a failover the log may have another one in its place.
+            # The last change is read again: after a failover, the log may have another change in its place.
             number, said = self._last_change
             if number == known.change and said != _number(changes[0]):
                 self._forget_changes(read.last_change)
@@ -355,14 +358,17 @@ class Follower:
         self._files.move(moved)
 
     def _forget_changes(self, last: int) -> None:
-        """Let every key be asked for once: it is not known which of them have changed."""
+        """Forget all serials, so that the server is asked once for each key: it is not known which keys have changed.
+
+        :param last: the number of the last change.
+        """
         self._known.change = last
         self._last_change = (0, 0)
         self._known.forget_all()
         self._files.move_all()
 
     def _look_at_slots(self) -> None:
-        """Let keys be asked for in whose slots a process has noted something at the same moment: it may have been older."""
+        """Clear slots in which a process has noted another serial at the same moment: it may be older, so the server is asked."""
         known = self._known
         for slot, serial in self._put.items():
             if serial and known.serial(slot) != serial:
@@ -374,8 +380,8 @@ class Follower:
     def acknowledged(self, number: int, seconds: float) -> Acknowledged:
         """Wait until all hosts that were heard lately have applied a purge, and return which have.
 
-        :param number: the purge.
-        :param seconds: for how long at most.
+        :param number: the number of the purge.
+        :param seconds: the longest time to wait.
         """
         until, pause = time.monotonic() + seconds, 0.001
         while True:
@@ -387,9 +393,9 @@ class Follower:
 
 
 class _Pace:
-    """Tells when to read again without waiting first, which saves a round trip: while changes come all the time.
+    """Decides when to read again without waiting first: while changes arrive all the time, this saves a round trip.
 
-    If one such read finds nothing, they come in bursts, and it takes a while until the next attempt.
+    If such a read finds nothing, changes arrive in bursts, and the next :data:`_REST` reads wait first.
     """
 
     def __init__(self) -> None:
@@ -414,7 +420,7 @@ def _follow(reference: weakref.ref[Follower]) -> None:
         began = time.monotonic()
         backoff = follower.step(backoff)
         pause_after = follower.pause
-        # A program that has gone is not kept by this thread.
+        # This thread must not keep the follower alive while it pauses.
         del follower
         rest = pause_after - (time.monotonic() - began)
         wait = backoff * random.uniform(0.5, 1.0) if backoff else max(0.0, rest)

@@ -1,14 +1,14 @@
-"""The hosts of a cache, and their statistics: each host reports its own every 15 seconds, and any of them may read them.
+"""The hosts of a cache, and their statistics: each host reports its own every 15 seconds, and any host may read all of them.
 
 ======== ====== ====================================================================================================
 key      type   content
 ======== ====== ====================================================================================================
-``…S``   hash   of each cache directory, when and by whom its numbers were told (microseconds, host), then these as JSON,
-                compressed; ``gone``: the sums of directories of which too many are known
+``…S``   hash   for each cache directory, when (microseconds) and by which host its statistics were reported, then the
+                statistics as compressed JSON; ``gone``: the sum over directories of hosts that are gone, if there are too many
 ======== ====== ====================================================================================================
 
-Numbers belong to a directory and not to a host, since a host gets another name when its machine is restarted, and goes on
-counting in the same files. They stay when their host is silent, so that sums do not go back.
+Statistics belong to a directory and not to a host, since a host gets another name when its machine is restarted, and continues to
+count in the same files. They are kept while their host is silent, so that sums never decrease.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from .client import SharedClient
 from .known import Known
 from .logs import BEGIN, DAY, LIVE, prefix_of
 
-#: Seconds between two times that a host tells its numbers.
+#: Seconds between two reports of a host.
 INTERVAL = 15.0
-#: Directories whose numbers are kept apart; of more, those of hosts that are gone are added up.
+#: Directories whose statistics are kept separately. If there are more, the statistics of hosts that are gone are added up.
 MOST = 200
-#: How often a host looks whether there are more, of the times that it tells: once an hour.
+#: The fraction of its reports after which a host checks whether there are more: once an hour on average.
 FOLDED = INTERVAL / 3600
-#: Bytes of the numbers of one host at most: compressed, and as JSON.
+#: Maximum size of the statistics of one host in bytes: compressed, and as JSON.
 _LARGEST, _LARGEST_JSON = 256 * 1024, 4 * 1024 * 1024
 #: Seconds after which a silent host is gone.
 _DAY = DAY / 1e6
 _GONE = "gone"
 
-#: ARGV: directory, host, numbers.
+#: ARGV: directory, host, statistics.
 _TELL = """
 return redis.call('HSET', P .. 'S', ARGV[1], text(now) .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
 """
 
-#: Returns the moment, the last purge, of each host when it was heard and what it lacks, and all numbers. Forgets hosts after a day.
+#: Returns the time, the last purge, for each host when it was heard and which purges it lacks, and all statistics. Forgets hosts
+#: that have been silent for a day.
 _LOOK = """
 local lines, all, last = {}, redis.call('HGETALL', P .. 'H'), number('p')
 for i = 1, #all, 2 do
@@ -67,8 +68,8 @@ end
 return {text(now), text(last), lines, redis.call('HGETALL', P .. 'S')}
 """.replace("@COUNTED", str(COUNTED)).replace("@DAY", str(DAY))
 
-#: Puts one sum in the place of the numbers of directories, unless one of them was told meanwhile.
-#: ARGV: the sum that was known, the new one, then each directory and what it had told.
+#: Replaces the statistics of some directories by one sum, unless one of them was reported again meanwhile.
+#: ARGV: the previous sum, the new one, then each directory and its statistics as they were read.
 _FOLD = """
 if (redis.call('HGET', P .. 'S', 'gone') or '') ~= ARGV[1] then return 0 end
 for i = 3, #ARGV, 2 do
@@ -83,11 +84,11 @@ TELL, LOOK, FOLD = (f"{BEGIN}{script}" for script in (_TELL, _LOOK, _FOLD))
 
 
 class _Told(NamedTuple):
-    """The numbers of one directory.
+    """The statistics of one directory, as a host reported them.
 
-    :ivar directory: identifies it; ``gone`` for the sum of some.
-    :ivar raw: what the server has.
-    :ivar silence: seconds since they were told.
+    :ivar directory: the identifier of the directory; ``gone`` for the sum over several.
+    :ivar raw: the report, as it is at the server.
+    :ivar silence: seconds since the report.
     """
 
     directory: str
@@ -98,7 +99,7 @@ class _Told(NamedTuple):
 
 
 class HostReports:
-    """Tells the numbers of this host, and looks at those of all.
+    """Reports the statistics of this host, and reads those of all hosts.
 
     :param client: the server.
     :param name: the name of the cache.
@@ -113,9 +114,9 @@ class HostReports:
         self._directory = directory
 
     def tell_if_due(self, stats: Callable[[], Stats]) -> None:
-        """Tell the numbers of this host, once every 15 seconds over all of its processes. A failure is no error.
+        """Report the statistics of this host, once every 15 seconds over all of its processes. Failures are ignored.
 
-        :param stats: returns the numbers of this moment.
+        :param stats: returns the present statistics.
         """
         now = seconds_up()
         if self._known.is_down or 0 <= now - self._known.told_at < INTERVAL:
@@ -125,7 +126,7 @@ class HostReports:
             self.tell(stats())
 
     def tell(self, stats: Stats) -> None:
-        """Tell the numbers of this host.
+        """Report the statistics of this host, unless they are too large.
 
         :raises StoreError: if the server can't be used.
         """
@@ -137,13 +138,13 @@ class HostReports:
             self.fold()
 
     def _place(self, stats: Stats) -> str:
-        """Return what identifies the directory in which this host counts: a copy of it on another host is another one."""
+        """Return the identifier of the directory in which this host counts. A copy of it on another host has another identifier."""
         return digest(f"{socket.gethostname()} {self._directory} {stats['since']!r}")
 
     def look(self, mine: Stats) -> Hosts:
-        """Return all hosts of the last day with their numbers. Without the server, only this one, and why.
+        """Return all hosts of the last day with their statistics; if the server can't be used, only this host, and the reason.
 
-        :param mine: the numbers of this host.
+        :param mine: the statistics of this host.
         """
         self._known.open()
         here = self._known.host_id()
@@ -157,7 +158,7 @@ class HostReports:
         numbers = [each for each in numbers if each.directory != place]
         by_host = {each.host: each for each in sorted(numbers, key=lambda each: -each.silence)}
         hosts = [_host(line, now, here, by_host) for line in lines]
-        # The server hears of a purge that this host has made itself a moment later.
+        # The server learns only a moment later that this host has applied a purge of its own.
         is_up_to_date = self._known.applied >= last
         hosts = [replace(host, behind=0, late=0.0) if host.is_here and is_up_to_date else host for host in hosts]
         known = {host.name for host in hosts}
@@ -180,14 +181,14 @@ class HostReports:
         return Hosts(problem, (Host(here, True, state, silence if has_heard else None),))
 
     def _read(self) -> tuple[float, int, list[str], list[_Told]]:
-        """Return the moment in seconds since the epoch, the number of the last purge, the lines of the hosts, and all numbers."""
+        """Return the time in seconds since the epoch, the number of the last purge, the lines of the hosts, and all statistics."""
         now, last, lines, pairs = self._run(LOOK)
         moment = int(now) / 1e6
         found = [_told(name.decode("ascii", "replace"), raw, moment) for name, raw in zip(pairs[::2], pairs[1::2], strict=True)]
         return moment, int(last), [line.decode("utf-8", "replace") for line in lines], [each for each in found if each]
 
     def fold(self) -> None:
-        """Add up the numbers of hosts that have gone, the longest first, if too many are kept apart.
+        """Add up the statistics of hosts that are gone, those silent for longest first, if too many are kept separately.
 
         :raises StoreError: if the server can't be used.
         """
@@ -212,7 +213,7 @@ def _packed(stats: Stats) -> bytes:
 
 
 def _told(directory: str, raw: bytes, now: float) -> _Told | None:
-    """Return what a directory has told; ``None`` for anything else."""
+    """Return the statistics that were reported for a directory; ``None`` if they can't be read."""
     try:
         at, host, packed = raw.split(b" ", 2)
         text = zlib.decompressobj().decompress(packed, _LARGEST_JSON)

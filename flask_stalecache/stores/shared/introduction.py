@@ -1,7 +1,7 @@
-"""Detects two apps that use one name at the server: one of them may serve pages and values of the other.
+"""Detects two apps that use one name at the server: each of them may serve pages and values of the other.
 
-An app is recognised by its routes. Those of a deployment differ a little from those of the one before, and those of another app
-have next to nothing in common with them. The server keeps a sample of the routes of the app that was seen last.
+An app is recognised by its routes. They change little from one deployment to the next, while two different apps have next to none
+in common. The server keeps a sample of the routes of the app that was seen last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ logger = logging.getLogger("flask_stalecache")
 
 #: Routes in a sample: those with the lowest digests, so that samples of similar apps are similar.
 _MOST = 64
-#: Two apps with less than one route in so many in common are different ones.
+#: Two samples that have less than one route in so many in common are of different apps.
 _ONE_IN = 5
 #: Microseconds after which an app that was not seen again is forgotten: a week.
 _FORGOTTEN = 604_800_000_000
@@ -46,7 +46,7 @@ return ''
 
 
 class Identity(NamedTuple):
-    """The marks by which an app is recognised.
+    """The name and routes by which an app is recognised.
 
     :ivar name: its name.
     :ivar routes: digests of its routes.
@@ -61,7 +61,7 @@ class Introduction:
 
     :param commands: the client.
     :param name: the name of the cache.
-    :param where: how the server is called.
+    :param where: the name of the server for messages.
     """
 
     def __init__(self, commands: LogClient, name: str, where: str) -> None:
@@ -72,7 +72,7 @@ class Introduction:
         self.identify: Callable[[], Identity | None] = lambda: None
 
     def make(self) -> None:
-        """Introduce the app, and say so if another one uses the name.
+        """Introduce the app, and log a warning if another app uses the name.
 
         :raises StoreError: if the server can't be used.
         """

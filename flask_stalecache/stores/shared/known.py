@@ -1,7 +1,8 @@
 """The state of the shared server as one host knows it: how far its logs were read, whether it answers, and the last changes.
 
-It is a table like that of the stamps, in a file of its own. A slot holds a number made of the serial of the last entry that
-any host has stored there for a key. 0 means unknown, so the server must be asked. Keys that share a slot cost a question.
+The state is a table like that of the stamps, in a separate file. A slot holds a number made of the serial of the last entry that
+any host has stored for a key of that slot. 0 means unknown, so the server must be asked. Keys that share a slot cost a request to
+the server.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from ..table.stamps import SLOTS
 from ..table.table_file import Layout, Table, open_table
 
 FILE_NAME = "known-1"
-#: Seconds for which a server that failed is not asked, unless that is renewed; and at most without another attempt.
+#: Seconds for which a server that failed is not asked, unless it fails again; and the longest time that counts: see ``down_until``.
 DOWN_FOR, LONGEST_DOWN = 5.0, 60.0
-#: A server that the host has heard within so many seconds is slow, if it does not answer; another one is gone.
+#: A server that does not answer counts as slow if the host has heard it within so many seconds, and otherwise as gone.
 HEARD_WITHIN = 2.0
 _DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT, _APPLIED_BEFORE, _RENEWED_AT, _UNTOLD, _ENDED_AT = range(
     11
@@ -30,7 +31,7 @@ _DOWN_UNTIL, _HEARD_AT, _APPLIED, _CHANGE, _GENERATION, _HOST, _TOLD_AT, _APPLIE
 _HEADER = 16
 _LAYOUT = Layout(counts=_HEADER, stamps=SLOTS, marks=0)
 _MICRO = 1_000_000
-#: Seconds after which all hosts have said what the server had lost.
+#: Seconds after which all hosts have repeated the purges that the server had lost.
 _SETTLED = 60.0
 
 
@@ -43,7 +44,7 @@ def local_number(shared: int) -> int:
 
 
 def shared_number(seq: int) -> int:
-    """Return the last purge on the server that what was begun at a local number is newer than, for all that is known."""
+    """Return the number of the last purge on the server that is certainly older than an entry begun at a local number."""
     return max(0, seq - 1) // 1000
 
 
@@ -53,20 +54,20 @@ def number_above(seq: int) -> int:
 
 
 def number_of(text: str) -> int:
-    """Return the number that stands for a serial or a generation; never 0, which stands for "", that is, unknown."""
+    """Return the number that stands for a serial or a generation; 0 only for "", which means unknown."""
     if not text:
         return 0
     try:
-        # Serials are hexadecimal and random, generations decimal. The follower gets here for each change.
+        # Serials are hexadecimal and random, generations decimal. No digest is made: the follower calls this for each change.
         return 1 + abs(int(text[-12:], 16))
     except ValueError:
         return 1 + int(digest(text)[:12], 16)
 
 
 class Known:
-    """The table of one host, as this process has it open. Without one, each process knows something for itself.
+    """The table of one host, as this process has it open. Without a table, each process has a state of its own.
 
-    :param path: the cache directory. It is held by :meth:`open`.
+    :param path: the cache directory, which :meth:`open` opens.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +77,7 @@ class Known:
         self._serials: Numbers = [0] * SLOTS
 
     def open(self) -> None:
-        """Open the table, unless that is done or can't be."""
+        """Open the table, unless it is open. If it can't be opened, begin with an empty state for this process only."""
         table = self._table
         if table is not None and self._directory.is_current() and table.is_current():
             return
@@ -90,7 +91,7 @@ class Known:
         self._header, self._serials = table.numbers(0, _HEADER), table.numbers(_HEADER, SLOTS)
 
     def tick(self) -> None:
-        """Open the table again if it was replaced, and write what can wait."""
+        """Open the table again if it was replaced, and write deferred data."""
         self.open()
         # Read once: other threads open it too.
         table = self._table
@@ -101,14 +102,14 @@ class Known:
 
     def serial(self, slot: int) -> int:
         """Return the number of the serial that was stored last for a slot; 0: unknown."""
-        # A lost number is less than 0. Written out, since the follower gets here for each change.
+        # A lost number is less than 0. Not max(), since the follower calls this for each change.
         serial = self._serials[slot]
         return serial if serial > 0 else 0
 
     def note(self, slot: int, serial: int, *, since: int) -> None:
-        """Note a serial, unless another one was noted meanwhile.
+        """Record a serial, unless another one was recorded meanwhile.
 
-        :param since: what was noted before the server was asked.
+        :param since: the number in the slot before the server was asked.
         """
         if self.serial(slot) == since:
             self._serials[slot] = serial
@@ -118,16 +119,16 @@ class Known:
         self._serials[slot] = serial
 
     def forget_all(self) -> None:
-        """Let each key be asked for once."""
+        """Clear all slots, so that the server is asked once for each key."""
         put_all(self._serials, 0, array("Q", bytes(8 * SLOTS)))
 
     # -- the server ----------------------------------------------------------------------------------------------
 
     @property
     def down_until(self) -> float:
-        """Until when the server counts as down, in seconds since the start of the machine; 0: it does not."""
+        """The time until which the server counts as down, in seconds since the start of the machine; 0: it does not."""
         until = max(0, self._header[_DOWN_UNTIL]) / _MICRO
-        # One that is far ahead is from before the machine was started.
+        # A time that is far ahead was recorded before the machine was restarted.
         return until if until <= seconds_up() + LONGEST_DOWN else 0.0
 
     @down_until.setter
@@ -140,7 +141,7 @@ class Known:
         return seconds_up() < self.down_until
 
     def note_down(self, seconds: float | None = None) -> bool:
-        """Say that the server is not to be asked for a while, and return whether it was to be asked until now.
+        """Record that the server is not asked for a while, and return whether it counted as up until now.
 
         :param seconds: for how long at least. Default: :data:`DOWN_FOR`.
         """
@@ -167,7 +168,7 @@ class Known:
 
     @property
     def applied(self) -> int:
-        """The number, on the server, of the last purge up to which all are applied here; 0: unknown."""
+        """The server's number of the last purge up to which all purges are applied here; 0: unknown."""
         return max(0, self._header[_APPLIED])
 
     @applied.setter
@@ -176,7 +177,7 @@ class Known:
 
     @property
     def change(self) -> int:
-        """The number of the last change that was read; 0: unknown, and all of them may be missing."""
+        """The number of the last change that was read; 0: unknown, so that any change may have been missed."""
         return max(0, self._header[_CHANGE])
 
     @change.setter
@@ -185,7 +186,7 @@ class Known:
 
     @property
     def generation(self) -> int:
-        """The number of the generation of the server's bookkeeping that the positions belong to; 0: unknown."""
+        """The number of the generation of the server's bookkeeping to which the positions in the logs belong; 0: unknown."""
         return max(0, self._header[_GENERATION])
 
     @generation.setter
@@ -194,7 +195,7 @@ class Known:
 
     @property
     def told_at(self) -> float:
-        """The time at which a process of this host last reported its numbers, in seconds since the start of the machine."""
+        """The time at which a process of this host last reported its statistics, in seconds since the start of the machine."""
         return max(0, self._header[_TOLD_AT]) / _MICRO
 
     @told_at.setter
@@ -211,10 +212,10 @@ class Known:
         self._header[_APPLIED_BEFORE] = number % MOST
 
     def renew(self, applied: int) -> None:
-        """Note that the server has lost its memory.
+        """Record that the server has lost its memory.
 
-        :param applied: the last purge that was applied until then. If it had lost it a moment before, others may not have said yet
-            what had been lost.
+        :param applied: the last purge that was applied until then. It is ignored if the server also lost its memory within the last
+            minute: other hosts may not have repeated the lost purges yet.
         """
         now, last = seconds_up(), self._header[_RENEWED_AT] / _MICRO
         if last <= 0 or not last <= now < last + _SETTLED:
@@ -223,7 +224,7 @@ class Known:
 
     @property
     def has_untold(self) -> bool:
-        """Whether other hosts have not heard of changes of this one."""
+        """Whether changes of this host have not been sent to the others."""
         return self._header[_UNTOLD] > 0
 
     @has_untold.setter
@@ -232,7 +233,7 @@ class Known:
 
     @property
     def ended_at(self) -> float:
-        """The time at which all freshness was ended since the server was not heard, in seconds since the start of the machine."""
+        """The time at which all freshness was ended because the server was silent, in seconds since the start of the machine."""
         return max(0, self._header[_ENDED_AT]) / _MICRO
 
     @ended_at.setter
@@ -242,7 +243,7 @@ class Known:
     # -- this host -----------------------------------------------------------------------------------------------
 
     def host_id(self) -> str:
-        """Return the name of this host, which a copy of the directory on another one does not have."""
+        """Return the name of this host. A copy of its directory on another host has another name."""
         if self._header[_HOST] <= 0:
             self._header[_HOST] = 1 + int.from_bytes(os.urandom(6), "big")
         return _host_name(self._header[_HOST])

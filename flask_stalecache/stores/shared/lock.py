@@ -1,7 +1,8 @@
-"""The locks of keys over hosts: a lock file on each, and a lease at the server.
+"""The locks of keys across hosts: a lock file on each host, and a lease at the server.
 
-The lock file comes first, so that only one process of a host asks the server. Its holder may take over the lease of another process
-of the same host at once: that process has lost the lock file, so it was killed. A lease that is not renewed ends by itself.
+The lock file is taken first, so that only one process of a host asks the server. The holder of the lock file may take over the
+lease of another process of the same host at once: that process has lost the lock file, so it was killed. A lease that is not
+renewed expires.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from .errors_of import Unavailable
 from .known import Known, number_of
 from .scripts import Lease, Scripts, ServerState
 
-#: Seconds for which a lock of another host is not asked for again, and the part by which that is varied.
+#: Seconds between two attempts to get a lock that another host holds, and the fraction by which this time is varied at random.
 ASKED_EVERY, _JITTER = 0.25, 0.25
 
 
 class HeldLease(NamedTuple):
-    """A lease that this process has.
+    """A lease that this process holds.
 
-    :ivar serial: the serial of the entry that was stored when it was taken, or was stored since; "" if none was.
-    :ivar empty_since: what was noted for the slot of the key when nothing was stored there; ``None`` if something was.
-    :ivar owner: the lock. If it was garbage-collected, the lease is not given back.
+    :ivar serial: the serial of the entry that was stored when the lease was taken, or has been stored since; "" if there was none.
+    :ivar empty_since: the number that :class:`.Known` had for the slot of the key before the lease was taken, if the server had no
+        entry then; ``None`` if it had one or had removed one, or if this process has stored or removed one since.
+    :ivar owner: the lock that took the lease. If the lock was garbage-collected, the lease is neither renewed nor released, and
+        expires.
     """
 
     token: str
@@ -43,10 +46,10 @@ class HeldLease(NamedTuple):
 class Leases:
     """The leases of this process.
 
-    :param scripts: the server.
-    :param known: what this host knows of it.
-    :param lease: seconds after which a lease ends that is not renewed.
-    :param longest: seconds after which it ends if no thread could renew it.
+    :param scripts: the operations at the server.
+    :param known: what this host knows of the server.
+    :param lease: seconds after which a lease that is not renewed expires.
+    :param longest: the same for a lease that no thread can renew.
     """
 
     def __init__(self, scripts: Scripts, known: Known, lease: float, longest: float) -> None:
@@ -59,7 +62,7 @@ class Leases:
         self._ticked_by: int | None = None
 
     def of_process(self) -> dict[str, HeldLease]:
-        """Return the leases of this process by the digests of their keys. Those of ancestors are theirs."""
+        """Return the leases of this process by the digests of their keys. The leases of its ancestors belong to those processes."""
         return self._held.setdefault(this_process(), {})
 
     def find(self, name: str) -> HeldLease | None:
@@ -68,7 +71,7 @@ class Leases:
         return None if held is None or held.owner() is None else held
 
     def has_changed(self, name: str, serial: str) -> None:
-        """Note what this process has stored for a key; "": unknown."""
+        """Record the serial of the entry that this process has stored for a key; "": unknown, or the entry was removed."""
         held = self.find(name)
         if held is not None:
             self.of_process()[name] = held._replace(serial=serial or held.serial, empty_since=None)
@@ -89,7 +92,10 @@ class Leases:
         return answer, token
 
     def release(self, name: str, token: str) -> None:
-        """Give a lease back. It is harmless if that is not possible: it ends by itself."""
+        """Release a lease.
+
+        :raises Unavailable: if the server can't be used. That is harmless: the lease expires.
+        """
         mine = self.of_process()
         held = mine.get(name)
         if held is not None and held.token == token:
@@ -97,7 +103,7 @@ class Leases:
         self._scripts.release(name, token)
 
     def tick(self) -> None:
-        """Renew all leases, each quarter of a lease."""
+        """Renew all leases each time that a quarter of their duration has passed; forget those whose lock was garbage-collected."""
         self._ticked_by = threading.get_ident()
         mine = self.of_process()
         for name, held in list(mine.items()):
@@ -121,7 +127,7 @@ class SharedLock:
     :param local: the lock of this host.
     :param leases: the leases of this process.
     :param is_down: whether the server can't be used.
-    :param on_held: called with the note and the bookkeeping of the server once the lock is held.
+    :param on_held: called with the note and the bookkeeping of the server once the lease is held.
     """
 
     def __init__(
@@ -138,12 +144,15 @@ class SharedLock:
         self._is_down = is_down
         self._on_held = on_held
         self._is_held = False
-        #: The token of the lease, and the process that has it. Taken out to release it.
+        #: The token of the lease, and the process that holds it. Removed before the release, so that only one thread releases it.
         self._tokens: list[tuple[str, ProcessId]] = []
         self._again_at = 0.0
 
     def acquire(self) -> bool:
-        """Try once. Over hosts it may seem held for 250 ms after it was let go. Without the server it is this host's lock."""
+        """Try once. A lock that another host has released may seem held for about 250 ms.
+
+        Without the server, it is only the lock of this host.
+        """
         if self._is_held:
             return True
         if time.monotonic() < self._again_at or not self._local.acquire():
@@ -180,7 +189,7 @@ class SharedLock:
             if process == this_process() and not self._is_down():
                 self._leases.release(self._name, token)
         except Unavailable:
-            # It ends by itself.
+            # The lease expires.
             pass
         finally:
             self._local.release()

@@ -1,21 +1,22 @@
-"""The two logs on the server, purges and changes, and the bookkeeping of how far each host has read.
+"""The two logs on the server, of purges and of changes, and the record of how far each host has read them.
 
 =========== ======== ==================================================================================================
 key         type     content
 =========== ======== ==================================================================================================
-``…m``      hash     ``v`` layout, ``g`` generation, ``q`` the highest number, ``p`` that of the last purge, ``c`` last change
-                     number, ``x`` latest expiry of an entry, ``r`` the generation that began with a purge of everything,
-                     ``n:DIGEST`` of a name: last hard purge, last soft purge, its time, until when that is kept; ``f`` the
-                     highest number of the purges that hosts had to merge before they said theirs again
-``…P``      stream   purges; each says the number of the one before it, so that a gap shows
+``…m``      hash     bookkeeping: ``v`` layout, ``g`` generation, ``q`` the highest number, ``p`` the last purge number, ``c`` the
+                     last change number, ``x`` latest expiry of an entry, ``r`` the generation that began with a purge of
+                     everything, ``n:DIGEST`` of a name: last hard purge, last soft purge, its time, until when the field is kept;
+                     ``f`` the highest number of the purges that hosts had merged before they repeated theirs
+``…P``      stream   purges; each has the number of the purge before it, so that a gap is noticed
 ``…C``      stream   changes of entries; their numbers are contiguous
-``…H``      hash     of each host, the last purge that it has applied, and when it was heard
+``…H``      hash     for each host, the last purge that it has applied, and when it was heard
 =========== ======== ==================================================================================================
 
-All bookkeeping is in one key, so that it is whole or gone. If there is no generation, a new one begins, and both logs are
+All bookkeeping is in one key, so that it is either complete or lost. If there is no generation, a new one begins, and both logs are
 removed: all numbers are then higher than the generation, and entries that were begun before it do not count, since their purges are
 unknown.
-Purge numbers are the server's time in microseconds. Lua's numbers hold them exactly, but must not be printed as they are.
+
+Purge numbers are the server's time in microseconds. Lua's numbers hold them exactly, but its conversion to text rounds them.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from ...errors import StoreError
 from ..purges.purge_record import Purge
 from .known import local_number
 
-#: Purges and changes that the logs keep, about.
+#: Approximate number of purges, and of changes, that the logs keep.
 PURGES, CHANGES = 200_000, 100_000
-#: Changes, and purges, that are read at a time at most.
+#: Maximum number of changes, and of purges, that are read at a time.
 MOST = 2000
 #: Microseconds after which a host that was not heard does not count.
 LIVE = 3_000_000
-#: Microseconds of a day: for so long the purges of a name are kept at least, and hosts that are silent.
+#: Microseconds of a day: the purges of a name, and silent hosts, are kept for at least so long.
 DAY = 86_400_000_000
 
 #: The layout of the data. A version of this package with another one goes on alone: it neither reads nor changes anything.
@@ -60,7 +61,7 @@ elseif (b[2] or '1') ~= '@LAYOUT' then
 end
 """.replace("@LAYOUT", LAYOUT)
 
-#: Purges by name.
+#: Functions for purges by name, which precede each script.
 _PURGE_FUNCTION = """
 local keep = math.max(number('x'), now + {DAY})
 local function of_name(name)
@@ -107,7 +108,7 @@ purge(ARGV[3], '1', ARGV[1], tonumber(ARGV[2]))
 return 1
 """
 
-#: Says hard purges again, except those that are known. They keep their numbers, so that hosts that have applied them do nothing.
+#: Repeats hard purges that the server lacks. They keep their numbers, so that hosts that have applied them do nothing.
 #: ARGV: host, above, names, their numbers, the highest number of those that were merged.
 _SAY = """
 redis.call('DEL', P .. 'z')
@@ -128,7 +129,7 @@ log(list(new), '0', ARGV[1], tonumber(ARGV[2]), 'w', list(their), 'f', ARGV[5])
 return #new
 """
 
-#: Reads both logs, and notes how far the host has read. ARGV: host, applied, the change that was read last, 1 to note it.
+#: Reads both logs, and records how far the host has read. ARGV: host, applied, the change that was read last, 1 to record it.
 _READ = """
 if ARGV[4] == '1' then
   redis.call('DEL', P .. 'z')
@@ -145,7 +146,7 @@ local lasts = {text(number('q')), text(number('p')), text(number('c'))}
 return {g, lasts, text(now), purges_after(ARGV[2]), first, table.concat(lines, '\\n')}
 """
 
-#: Returns how many other hosts are live, those of them that have not applied a purge, and how many are silent today.
+#: Returns how many other hosts are live, which of them have not applied a purge, and how many have been silent for less than a day.
 #: ARGV: host, number, microseconds after which a host is silent.
 _LAGGARDS = """
 local late, live, silent, all = {}, 0, 0, redis.call('HGETALL', P .. 'H')
@@ -195,7 +196,8 @@ class EntryChange(NamedTuple):
     """One change of an entry.
 
     :ivar address: the digest of its key.
-    :ivar serial: the serial that is stored now; "": ask; ``-`` and a time in microseconds: it was removed then.
+    :ivar serial: the serial of the entry that is stored now; "": unknown, so the server must be asked; ``-`` and a time in
+        microseconds: the entry was removed then.
     :ivar origin: the host that made it.
     """
 
@@ -210,7 +212,7 @@ class Logged(NamedTuple):
     :ivar purge: the purge, with the number that it has in a cache directory.
     :ivar number: its number on the server.
     :ivar before: the number of the purge before it.
-    :ivar were: the numbers that its names were purged with, if a host has said that again; otherwise empty.
+    :ivar were: the original numbers of the purges of its names, if a host has repeated them; otherwise empty.
     :ivar merged: the highest number of the purges whose names that host does not know any more; 0 if there are none.
     """
 
@@ -223,15 +225,16 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """The content of the logs, and their ends, at one moment.
+    """The new purges and changes in the logs, and the ends of the logs, at one moment.
 
     :ivar generation: the generation of the bookkeeping.
-    :ivar last_number: the highest number that a purge or a host has had.
+    :ivar last_number: the highest number that a purge has got or a host has sent.
     :ivar last_purge: the number of the last purge.
     :ivar last_change: the number of the last change.
     :ivar now: the server's time, in microseconds.
     :ivar purges: the purges that were read, in their order.
-    :ivar first: the number of the first change; 0: none was read. The one that was read last comes first again, if it is there.
+    :ivar first: the number of the first change; 0: none was read. The change that the previous read ended with comes first again,
+        if it is still there.
     :ivar changes: the changes, with contiguous numbers.
     """
 
@@ -260,17 +263,17 @@ class SharedLogs:
         return self._commands.run(script, (f"{self._prefix}m",), args)
 
     def wait(self, applied: int, change: int, milliseconds: int) -> None:
-        """Wait until one of the logs has something new, or for so long at most."""
+        """Wait until one of the logs has a new purge or change, or until the time is over."""
         places = (f"{self._prefix}P", f"{self._prefix}C", f"{applied}-1", f"{change}-1")
         self._commands.command("XREAD", "COUNT", 1, "BLOCK", milliseconds, "STREAMS", *places)
 
     def read(self, host: str, applied: int, change: int, *, notes: bool) -> LogState:
-        """Return what is new in the logs.
+        """Return the new purges and changes in the logs.
 
-        :param host: who reads.
+        :param host: the host that reads.
         :param applied: the last purge that it has applied.
         :param change: the last change that it has read.
-        :param notes: the server notes how far it has read.
+        :param notes: whether the server records how far it has read.
         """
         generation, lasts, now, purges, first, lines = self._run(READ, host, applied, change, int(notes))
         changes = tuple(_change(line) for line in _text(lines).split("\n") if line)
@@ -286,7 +289,7 @@ class SharedLogs:
 
         :param host: the host that purges.
         :param names: the names.
-        :param above: a number that it must not be below: one more than the last one that the host knows.
+        :param above: the lowest number that the purge may get: one more than the last number that the host knows.
         :param applied: the last purge that the host has applied.
         """
         number, generation, purges = self._run(PURGE, host, above, int(soft), _names(names), applied)
@@ -297,17 +300,17 @@ class SharedLogs:
         return bool(self._run(RENEW, host, above, _names(names), generation))
 
     def say(self, host: str, purges: Mapping[str, int], *, above: int, merged: int) -> int:
-        """Say hard purges again that the server may have lost, and return how many it had lost.
+        """Repeat hard purges that the server may have lost, and return how many it had lost.
 
         :param purges: names, and the numbers of their last hard purges.
-        :param above: a number that the new one must not be below.
+        :param above: the lowest number that the new purge may get.
         :param merged: the highest number of the purges whose names are not known any more; 0 if there are none.
         """
         numbers = json.dumps([str(number) for number in purges.values()])
         return int(self._run(SAY, host, above, _names(purges), numbers, merged))
 
     def laggards(self, host: str, number: int) -> tuple[int, list[str], int]:
-        """Return how many other hosts are live, those of them that have not applied a purge, and how many are silent."""
+        """Return how many other hosts are live, which of them have not applied a purge, and how many are silent."""
         live, late, silent = self._run(LAGGARDS, host, number, LIVE)
         return int(live), sorted(map(_text, late)), int(silent)
 

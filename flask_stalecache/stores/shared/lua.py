@@ -1,10 +1,10 @@
-"""The scripts for entries and locks, in Lua. Each is atomic, and may run twice. Those for the logs: :mod:`.logs`.
+"""The scripts for entries and locks, in Lua. Each is atomic, and may run twice. The scripts for the logs are in :mod:`.logs`.
 
 ======== ============ ==============================================================================================
 key      type         content
 ======== ============ ==============================================================================================
 ``e:D``  hash         ``s`` serial, ``q`` seq, ``N`` digests of names, ``h`` head, ``b`` or ``z`` body, ``n`` note; or
-                      ``x`` the serial of what was removed, ``xa`` when
+                      ``x`` the serial of the removed entry, ``xa`` when it was removed
 ``l:D``  string       the token of the holder of the lock
 ======== ============ ==============================================================================================
 
@@ -48,7 +48,7 @@ end
 """.replace("@CHANGES", str(CHANGES))
 )
 
-#: Digest, own serial, milliseconds for which what is used is kept at least.
+#: Digest, serial of the caller's entry, milliseconds for which an entry is kept at least after a use.
 GET = (
     _PRELUDE
     + """
@@ -142,7 +142,7 @@ return {'stored', state()}
 """
 )
 
-#: Digest, note or "", milliseconds to keep, host, whether to tell the others (1 or 0).
+#: Digest, note or "", milliseconds to keep, host, 1 to log the change for the other hosts or 0.
 NOTE = (
     _PRELUDE
     + """
@@ -173,7 +173,7 @@ return state()
 """
 )
 
-#: Digest, serial, seq and digests of names of each entry of this host. Returns what the server has in its place.
+#: Digest, serial, seq and digests of names of each entry of this host. Returns what the server has in the place of each.
 COMPARE = (
     _PRELUDE
     + """

@@ -1,4 +1,4 @@
-"""The refreshes that wait in a queue of another program, for all hosts: ``q:D`` is a string that expires, D a digest."""
+"""Marks the refreshes that wait in a queue of another program, for all hosts: ``q:D`` is a string that expires, D a digest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .logs import prefix_of
 class SharedQueueMarks:
     """The marks of all hosts. If the server can't be used, each host marks for itself.
 
-    :param here: those of this host. The others are asked only for what is not marked here.
+    :param here: the marks of this host. The server is asked only about refreshes that are not marked here.
     :param command: sends a command to the server.
     :param known: what this host knows of the server.
     :param name: the name of the cache.
@@ -36,12 +36,12 @@ class SharedQueueMarks:
         with suppress(Unavailable, Refused):
             key = self._prefix + digest(name)
             if not self._command("SET", key, self._known.host_id(), "NX", "PX", max(1, int(seconds * 1000))):
-                # Gone meanwhile: a moment later it can be marked.
+                # The mark may have expired meanwhile: then the refresh can be marked a moment later.
                 return max(0.1, int(self._command("PTTL", key)) / 1000)
         return 0.0
 
     def unmark(self, name: str) -> None:
-        """Take a mark back."""
+        """Remove a mark."""
         self._here.unmark(name)
         if not self._known.is_down:
             with suppress(Unavailable, Refused):

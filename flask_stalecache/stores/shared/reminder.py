@@ -1,7 +1,7 @@
-"""Repeats purges that the shared server may have lost, in a failover or with its memory.
+"""Repeats purges that the shared server may have lost: in a failover, or with all of its memory.
 
-Hard purges keep their numbers when they are said again, so that a host that has applied them has nothing to do, and keeps what it
-has made since. Soft ones need not be said when the server has lost its memory: then all freshness ends anyway.
+Hard purges keep their numbers when they are repeated, so that a host that has applied them has nothing to do, and keeps the entries
+that it has made since. Soft purges need not be repeated when the server has lost its memory: all freshness ends then anyway.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ logger = logging.getLogger("flask_stalecache")
 
 
 class Reminder:
-    """Reminds the server of the purges of one host.
+    """Repeats the purges of one host at the server.
 
     :param files: the cache directory.
-    :param known: what its processes know of the server.
+    :param known: what this host knows of the server.
     :param logs: the logs.
     """
 
@@ -32,15 +32,15 @@ class Reminder:
         self._logs = logs
 
     def above(self) -> int:
-        """Return a number that is above all purges here."""
+        """Return a number of the server that is above those of all purges on this host."""
         return number_above(self._files.seq()) + 1
 
     def say_all(self) -> int:
-        """Say all hard purges that this host knows, and return how many of them the server did not know."""
+        """Repeat all hard purges that this host has recorded, and return how many of them the server lacked."""
         return self._say(0)
 
     def say_since(self, number: int) -> bool:
-        """Say the purges of this host again that are above the highest number of the server; return whether there are any."""
+        """Repeat the purges of this host that are above the highest number of the server; return whether there are any."""
         lost = [each for each in self._files.purges_since(local_number(number) + 999) if number_above(each.number) > number]
         if not lost:
             return False
@@ -57,17 +57,17 @@ class Reminder:
         self._logs.purge(known.host_id(), names, soft=soft, above=self.above(), applied=known.applied)
 
     def _say(self, number: int) -> int:
-        """Say the hard purges above a number."""
+        """Repeat the hard purges above a number, and return how many of them the server lacked."""
         purges, merged = self._files.hard_purges()
         found = {name: shared_number(each) for name, each in purges.items() if number_above(each) > number}
         last = shared_number(merged) if number_above(merged) > number else 0
         return self._logs.say(self._known.host_id(), found, above=self.above(), merged=last) if found or last else 0
 
     def left_of(self, logged: Logged) -> Purge:
-        """Return a purge of the log without the names that were purged here already when it was made for the first time."""
+        """Return a purge of the log without the names for which this host has applied the original purge already."""
         purge = logged.purge
         if logged.merged > self._known.applied_before:
-            # Nobody knows the names any more, and this host was away at that time.
+            # The names of these purges are not known any more, and this host may have missed some of them.
             return purge._replace(names=(EVERYTHING,), at=time.time())
         if not logged.were:
             return purge

@@ -14,9 +14,9 @@ from .logs import prefix_of
 class ServerState(NamedTuple):
     """The bookkeeping of the server, which comes with each answer.
 
-    :ivar generation: another one means that it has lost everything.
-    :ivar number: the last purge number.
-    :ivar purge: that of the last purge in the log.
+    :ivar generation: the generation of the bookkeeping. A different one means that the server has lost everything.
+    :ivar number: the highest number that a purge has got or a host has sent.
+    :ivar purge: the number of the last purge in the log.
     :ivar change: the number of the last change in the log.
     :ivar time: the time of the server in microseconds since the epoch.
     """
@@ -29,24 +29,24 @@ class ServerState(NamedTuple):
 
 
 class LookupKind(Enum):
-    """The answers to the question for an entry."""
+    """The kinds of answers to a request for an entry."""
 
     #: The caller's entry is the one that is stored.
     SAME = "same"
     #: No entry is stored.
     NONE = "none"
-    #: The entry was removed, and copies of it must go.
+    #: The entry was removed, and hosts that still have it must remove it.
     GONE = "gone"
-    #: The entry.
+    #: Another entry is stored, and is in the answer.
     ENTRY = "entry"
 
 
 class Got(NamedTuple):
-    """An entry at the server.
+    """The answer to a request for an entry.
 
-    :ivar serial: its serial, or that of the one that was removed.
+    :ivar serial: the serial of the entry, or of the removed one; "" if there is neither.
     :ivar note: the bytes of the note; empty if there is none.
-    :ivar at: when a soft purge ended its freshness, or it was removed; 0: never. In microseconds since the epoch.
+    :ivar at: when a soft purge ended its freshness, or when it was removed, in microseconds since the epoch; 0: never.
     :ivar packed: whether the body is compressed.
     """
 
@@ -61,9 +61,9 @@ class Got(NamedTuple):
 
 
 class Lease(NamedTuple):
-    """The answer to the question for a lock.
+    """The answer to a request for a lock.
 
-    :ivar is_held: whether the caller has it now.
+    :ivar is_held: whether the caller holds the lock now.
     :ivar serial: the serial of the entry that is stored; "" if there is none.
     :ivar note: the bytes of its note.
     :ivar removed: the serial of the entry that was removed, if none is stored.
@@ -85,7 +85,7 @@ class Written(Enum):
 
 
 class Difference(Enum):
-    """The server's answer about an entry of this host."""
+    """What the server has in the place of an entry of this host."""
 
     SAME = "same"
     #: Another entry.
@@ -99,7 +99,7 @@ class Difference(Enum):
 
 
 class Scripts:
-    """The operations, for one host.
+    """The operations at the server, for one host.
 
     :param client: runs the scripts.
     :param name: the name of the cache.
@@ -112,11 +112,11 @@ class Scripts:
         self.host = host
 
     def get(self, name: str, serial: str, idle: float, *, patience: float | None = None) -> Got:
-        """Ask for an entry, unless it is the caller's.
+        """Return the server's answer for an entry. It has no content if the caller has the same entry.
 
         :param name: the digest of its key.
         :param serial: the serial of the caller's entry, or "".
-        :param idle: seconds for which it is kept at least.
+        :param idle: seconds from now for which the server keeps it at least.
         """
         answer = self._run(lua.GET, name, serial, _ms(idle), patience=patience)
         kind, found, note, at, head, body, packed, state = answer
@@ -149,11 +149,11 @@ class Scripts:
     ) -> tuple[Written, ServerState]:
         """Store an entry.
 
-        :param token: that of the lock; "" if it could not be had.
+        :param token: the token of the lock; "" if the caller does not hold it.
         :param seen: the serial that was stored when the lock was taken.
-        :param seq: the last purge number when it was begun.
+        :param seq: the last purge number when the entry was begun.
         :param names: the digests of its names.
-        :param keep: seconds for which it is kept.
+        :param keep: seconds for which the server keeps it.
         :param content: its head, the field of the body, and the body.
         """
         head, field, body = content
@@ -165,7 +165,7 @@ class Scripts:
     def write_note(self, name: str, note: bytes, keep: float, *, tells: bool) -> ServerState:
         """Store a note.
 
-        :param tells: whether other hosts are to read it at once.
+        :param tells: whether other hosts read it at once, because the change is logged.
         """
         return _state(self._run(lua.NOTE, name, note, _ms(keep), self.host(), str(int(tells))))
 
@@ -184,13 +184,14 @@ class Scripts:
     def compare(self, entries: Iterable[tuple[str, str, int, str]]) -> tuple[list[Difference], ServerState]:
         """Return what the server has in the place of entries of this host.
 
-        :param entries: digest of the key, serial, last purge number when it was begun, and digests of names, of each.
+        :param entries: for each entry the digest of its key, its serial, the last purge number when it was begun, and the digests
+            of its names.
         """
         said, state = self._run(lua.COMPARE, *(str(part) for entry in entries for part in entry))
         return [Difference(each.decode()) for each in said], _state(state)
 
     def digests(self) -> Iterator[str]:
-        """Yield the digests of all keys that the server has something for. One may come twice."""
+        """Yield the digests of all keys for which the server has an entry, a note or a removal. A digest may be yielded twice."""
         return self._client.scan(f"{self._prefix}e:")
 
     def _run(self, script: str, *args: str | bytes, patience: float | None = None) -> Any:
@@ -198,7 +199,7 @@ class Scripts:
 
 
 def _ms(seconds: float) -> str:
-    # Ten years: PEXPIRE refuses what is absurd.
+    # At most ten years: PEXPIRE refuses absurdly long times.
     return str(max(1, int(min(seconds, 315_360_000.0) * 1000)))
 
 

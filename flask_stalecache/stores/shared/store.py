@@ -1,7 +1,8 @@
-"""The store of many hosts: the files of each, and Redis or Valkey between them.
+"""The store of many hosts: files on each host, and Redis or Valkey between them.
 
-Each host serves its hits from its own files, and everything if the server can't be used. The server holds what is shared: entries,
-notes, locks, the order of purges, and a log of both. A host asks it for an entry once after each change.
+Each host serves hits from its own files; if the server can't be used, it serves everything from them. The server holds the shared
+data: entries, notes, locks, the order of purges, and the logs of purges and changes. A host asks the server for an entry once after
+each change.
 """
 
 from __future__ import annotations
@@ -55,19 +56,19 @@ _LAST = 9_000_000_000_000_000
 
 
 class RedisStore:
-    """Entries of many hosts: files on each, and Redis or Valkey between them.
+    """Entries of many hosts: files on each host, and Redis or Valkey between them.
 
     :param client: the URL of the server (``redis://``, ``rediss://``, ``unix://``, ``valkey://``, ``valkeys://``), or a callable
         that returns a client of redis-py or valkey-py. It is called at first use, in each process.
-    :param directory: the cache directory of this host, as that of :class:`FileStore`.
-    :param name: the name of the cache, which all of its hosts use and no other cache at the server.
+    :param directory: the cache directory of this host, as for :class:`FileStore`.
+    :param name: the name of the cache: the same on all of its hosts, and not used by any other cache at the server.
     :param timeout: seconds for one try at the server. Default 1; if nothing is stored here, a slow server gets five times as long.
-    :param lease: seconds after which the lock of a host ends that has died. Default 15.
-    :param longest_lease: the same where no thread can renew it: longer than any call of an origin. Default 120.
+    :param lease: seconds after which the locks of a host that has died expire. Default 15.
+    :param longest_lease: the same for locks that no thread can renew: longer than any call of an origin. Default 120.
     :param entry_size: bytes of the largest body that hosts share. Default 1 MiB; each host makes larger ones for itself.
     :param purge_wait: seconds for which a purge waits for the other hosts. Default 0.25.
     :param max_deaf: seconds without hearing the server after which the freshness of all entries here ends. Default: never.
-    :param memory_size: as that of :class:`FileStore`; likewise all others.
+    :param memory_size: as for :class:`FileStore`; likewise all other parameters.
     """
 
     def __init__(
@@ -99,11 +100,11 @@ class RedisStore:
         self.queue_marks = SharedQueueMarks(files.queue_marks, self._client.command, known, name)
         self._leases = Leases(self._scripts, known, lease, longest_lease)
         self._idle = idle = seconds("inactive", inactive)
-        # No method of this store, which would keep it for ever.
+        # The follower gets no method of this store: that would keep the store alive.
         scripts = self._scripts
         logs = SharedLogs(self._client, name)
         self.follower = Follower(files, known, logs, lambda address: scripts.remove(address, idle))
-        #: Says so if another app uses the name.
+        #: Logs a warning if another app uses the name.
         self.introduction = Introduction(self._client, name, self._client.where)
         self.numbers = HostReports(self._client, name, known, files.directory)
         self.compare = Comparison(files, known, scripts, self._client.where).compare
@@ -111,7 +112,7 @@ class RedisStore:
         self._purge_wait = purge_wait
         self._deafness = Deafness(files, known, KEYS["SHARED_MAX_DEAF"].check("max_deaf", max_deaf))
         self._begun: set[ProcessId] = set()
-        # Hits are those of the files: not one instruction more.
+        # Hits call the methods of the file store directly: the hot path has not one more instruction.
         self.lookup, self.touch, self.moved = files.lookup, files.touch, files.moved
         self.seq, self.seq_without_io = files.seq, files.seq_without_io
         self.usage, self.sweep, self.forget = files.usage, files.sweep, files.forget
@@ -133,7 +134,7 @@ class RedisStore:
 
     @property
     def counters(self) -> Counters:
-        """Counts what this host removes."""
+        """The counts of entries that this host removes."""
         return self._files.counters
 
     @property
@@ -151,12 +152,12 @@ class RedisStore:
         name = digest(key)
         if self._known.is_down or self._is_known(copy, name):
             return copy
-        # One fetch for each key and host: the lock of a key that is used for nothing else.
+        # One fetch at a time for each key and host, under the lock of a made-up key that nothing else uses.
         lock = self._files.lock(f"{key} is fetched")
         is_mine = lock.acquire()
         try:
             if not is_mine and copy.entry is not None and self._leases.find(name) is None:
-                # The holder of the key's lock calls the origin unless there is a new entry, so it must not miss that.
+                # A fetch is running. This entry will do, except for the holder of the key's lock, which would call the origin.
                 return copy
             if is_mine:
                 copy = self._files.load(key)
@@ -165,7 +166,7 @@ class RedisStore:
             lock.release()
 
     def _is_known(self, copy: Copy, name: str) -> bool:
-        """Whether the server has nothing else, for all that this host knows."""
+        """Whether the server has no other entry, as far as this host knows."""
         noted = self._known.serial(slot_of(name))
         if copy.entry is not None:
             return noted == number_of(copy.entry.serial)
@@ -175,7 +176,7 @@ class RedisStore:
     def _fetch(self, copy: Copy, name: str) -> Copy:
         own, slot = "" if copy.entry is None else copy.entry.serial, slot_of(name)
         since = self._known.serial(slot)
-        # A caller that has a copy need not wait, unless the origin would be called without need.
+        # With an entry, only the holder of the key's lock waits for a slow server: it would call the origin needlessly.
         patience = 0 if own and self._leases.find(name) is None else None
         try:
             got = self._scripts.get(name, own, self._idle, patience=patience)
@@ -190,11 +191,11 @@ class RedisStore:
         return loaded or self._files.load(copy.key)
 
     def _adopt(self, got: Got, copy: Copy, own: str) -> tuple[str, Copy | None]:
-        """Make the files say what the server says. Return the serial that is here now, and the copy if it could not be stored."""
+        """Adopt the server's answer in the files. Return the serial that is here now, and the copy if it could not be stored."""
         entry = copy.entry
         match got.kind:
             case LookupKind.SAME | LookupKind.NONE:
-                # If the server has lost it, ours is still good.
+                # If the server has lost the entry, the one of this host is still good.
                 return own, None
             case LookupKind.GONE:
                 if entry is not None and (entry.serial == got.serial or entry.started <= got.at / 1e6):
@@ -208,7 +209,7 @@ class RedisStore:
                 try:
                     self._files.write(found)
                 except StoreError:
-                    # A full disk: it is served all the same.
+                    # A full disk, for instance: the entry is served all the same.
                     return "", Copy(copy.key, found, copy.note, 0, 0)
                 return found.serial, None
             case _:
@@ -224,12 +225,15 @@ class RedisStore:
                 self._files.write_note(copy.key, note)
 
     def begin(self) -> bool:
-        """Catch up with the logs at the first use of a process, if nobody on this host follows them; return whether it was that."""
+        """Catch up with the logs at the first use of a process, if no process of this host follows them.
+
+        Return whether it was the first use.
+        """
         process = this_process()
         if process in self._begun:
             return False
         self._begun.add(process)
-        # The directory first: what is known of the server is kept there.
+        # The directory is opened first: the state of the server is kept there.
         self._files.load("")
         with suppress(StoreError):
             self.follower.catch_up()
@@ -240,7 +244,7 @@ class RedisStore:
         return True
 
     def _heeds(self, state: ServerState) -> bool:
-        """Read the logs if an answer says that they have purges which were not applied here; return whether it did."""
+        """Read the logs if an answer shows a new generation, or purges that are missing here. Return whether they were read."""
         if number_of(str(state.generation)) == self._known.generation and state.purge <= self._known.applied:
             return False
         with suppress(StoreError):
@@ -250,12 +254,12 @@ class RedisStore:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def write(self, entry: Entry) -> bool:
-        """Replace an entry on all hosts, unless it was purged, or another host has replaced it after a lost lock."""
+        """Replace an entry on all hosts, unless the new one was purged, or another host has replaced it after a lost lock."""
         self.begin()
         if self._known.is_down:
             return self._files.write(entry)
         if not self._files.accepts(entry):
-            # The server may not know the purge: this host was alone then, or the server has lost it.
+            # The server may not know the purge of this entry: this host was alone then, or the server has lost it.
             return False
         name = digest(entry.key)
         slot, held = slot_of(name), self._leases.find(name)
@@ -287,7 +291,7 @@ class RedisStore:
                 return assert_never(said)
 
     def write_note(self, key: str, note: Note) -> None:
-        """Replace a note. Other hosts read one about failures at once, others with the lock."""
+        """Replace a note. Other hosts read a note about failures, or that there is none, at once; other notes with the lock."""
         self._files.write_note(key, note)
         if self._known.is_down:
             return
@@ -314,7 +318,7 @@ class RedisStore:
         return SharedLock(name, self._files.lock(key), self._leases, lambda: self._known.is_down, partial(self._has_lease, key))
 
     def _has_lease(self, key: str, note: bytes, state: ServerState) -> None:
-        """Take over what the server says along with a lock: purges and the note."""
+        """Read the purges that the server's answer about a lock shows to be missing here, and store the note in the answer."""
         self._heeds(state)
         found = note_format.decode(note) if note else NOTHING
         if note and found != (self._files.lookup(key) or self._files.load(key)).note:
@@ -324,10 +328,10 @@ class RedisStore:
     # -- purging -------------------------------------------------------------------------------------------------
 
     def purge(self, *names: str, soft: bool) -> Acknowledged | None:
-        """Purge on all hosts: here before it returns, elsewhere once they have heard, for which it waits a moment.
+        """Purge on all hosts: on this one before the method returns, on the others once they read the log. Wait a moment for them.
 
-        :return: the hosts that have heard of it.
-        :raises PurgedHereOnly: if the server can't be used. Then it was purged on this host, and the others will hear of it.
+        :return: the hosts that have acknowledged the purge.
+        :raises PurgedHereOnly: if the server can't be used. Then this host has purged, and the others will once the server is back.
         """
         if not names:
             return None
@@ -337,11 +341,11 @@ class RedisStore:
                 raise Unavailable(f"{self._client.where} can't be used")
             number = self.follower.purge(names, soft=soft)
         except StoreError as error:
-            # First of all: if this process is killed now, the others hear of it all the same.
+            # Recorded before anything else: if this process is killed now, the other hosts still get the purge.
             self.follower.backlog.add_purge(names, soft=soft)
             self._files.purge(*names, soft=soft)
             if not self._known.is_down:
-                # Who hears the server next tells the others.
+                # The process that hears the server next sends the purge to the others.
                 self._known.note_down(_LOST_FOR)
             raise PurgedHereOnly(f"purged on this host only: {error}; other hosts hear of it once the server is back") from error
         return self._wait_for_hosts(number)
@@ -369,7 +373,7 @@ class RedisStore:
         yield from self._elsewhere(met, _LAST)
 
     def _elsewhere(self, met: set[str], bound: int) -> Iterator[Stored]:
-        """Yield what the server has, but for some digests. Nothing if it can't be used."""
+        """Yield the entries at the server, except those with some digests; none if the server can't be used."""
         if self._known.is_down:
             return
         with suppress(Unavailable, Refused):
@@ -432,7 +436,7 @@ class RedisStore:
 def shared_store(url: ServerUrl, directory: Path, name: str, settings: Settings, counters: Counters) -> RedisStore:
     """Return the store of an app on many hosts, with the configured limits.
 
-    :raises ConfigError: if no package knows such a server.
+    :raises ConfigError: if no installed library supports such a server.
     """
     check_installed(url)
     return RedisStore(

@@ -1,18 +1,18 @@
 """The table of stamps: 64-bit numbers in memory that all workers share, so that a hit needs no system call.
 
-Each key and each name hashes to a slot. A write or a purge gives the slot a new random value, and a copy stands while its slots
-are unchanged. Truth is in the files, stamps only say "read again": a collision of two keys costs a reload and nothing else.
+Each key and each name hashes to a slot. A write or a purge gives the slot a new random value, and a copy is valid while its slots
+are unchanged. The files are authoritative, stamps only mean "read again": a collision of two keys costs a reload and nothing else.
 
 Which process writes what:
 
 =============== ============================================================================================
-slot 0 (SEQ)    the last purge number; raised with ``purge.lock`` held, and by purges that could not have it. It is even
-                while a purge runs: the values that it ends are still served, and pages may be made of them
-LOST            the last purge number for whose record there was no room: what was begun before is not stored
+slot 0 (SEQ)    the last purge number; raised with ``purge.lock`` held, and by purges that could not get it. It is even
+                while a purge runs: the values that it ends are still served, and pages may be made from them
+LOST            the last purge number for whose record there was no room: entries begun before are not stored
 other slots     moved without a lock, after the files were changed
-counts          bytes, entries and notes without an entry of each folder; without a lock, so that updates may be
-                lost, and corrected whenever a folder is read
-marks           one byte for each use since the last look (CLOCK); set by hits, cleared by eviction and sweep
+counts          bytes, entries and notes without an entry of each folder; changed without a lock, so that updates
+                may be lost, and corrected whenever a folder is read
+marks           one byte each: whether a key was used since the last look (CLOCK); set by hits, cleared by eviction and sweep
 =============== ============================================================================================
 
 Where processes can't share memory, the same table is in a file that each of them reads and writes: see ``table_file``.
@@ -93,11 +93,11 @@ class Stamps:
 
     @property
     def replaces_copy(self) -> bool:
-        """Whether the directory had a copy of another one's table, such as that of a restored backup."""
+        """Whether this table replaces the copy of a table, such as that of a restored backup."""
         return self._table.replaces_copy
 
     def tick(self) -> None:
-        """Write what can wait."""
+        """Write the marks or counts that the table holds back."""
         self._table.tick()
 
     def move(self, slot: int) -> None:
@@ -116,19 +116,19 @@ class Stamps:
         put_all(self.table, SEQ_SLOT + 1, random_numbers(LOST_SLOT - SEQ_SLOT - 1))
 
     def begin_purge(self, number: int) -> None:
-        """Raise SEQ to the number of a purge, unless it is higher already. ``purge.lock`` is held, if it could be had.
+        """Raise SEQ to the number of a purge, unless it is higher already. ``purge.lock`` is held, if the purge could get it.
 
-        :param number: an even one.
+        :param number: an even number.
         """
         if self.table[SEQ_SLOT] < number:
             self.table[SEQ_SLOT] = number
 
     def raise_seq(self, number: int) -> None:
-        """Raise SEQ to a number, or the odd one after it, unless it is higher already: no purge runs. The lock likewise."""
+        """Raise SEQ to a number, or the odd one after it, unless it is higher already: no purge runs. The lock is held likewise."""
         self.begin_purge(number | 1)
 
     def raise_lost(self, number: int) -> None:
-        """Say that there is no record of the purge with a number: nothing that was begun before may be stored from now on."""
+        """Raise LOST to the number of a purge without a record: entries that were begun before may not be stored from now on."""
         if self.table[LOST_SLOT] < number:
             self.table[LOST_SLOT] = number
 
@@ -158,11 +158,11 @@ class Stamps:
 class OwnCounts(Stamps):
     """The counts of one process that has no table. Other processes do not see them, and all files are counted again now and then.
 
-    :ivar since: when they began, on the monotonic clock.
+    :ivar since: when the files were counted, by the monotonic clock.
     """
 
     def __init__(self) -> None:
-        # Not that of Stamps: there is no file.
+        # Without a call of Stamps.__init__: there is no file.
         self.since = time.monotonic()
         self.folder_sizes, self.folder_entries, self.folder_notes = ([0] * FOLDERS for _ in range(3))
         self.table = [0] * (SLOTS + 1)
@@ -174,12 +174,12 @@ def _bounded(count: int) -> int:
 
 
 def is_settled(seq: int) -> bool:
-    """Whether no purge runs, by SEQ as it was read: then what was begun at it needs no look at the records."""
+    """Whether no purge ran when SEQ had a number. An entry begun then needs no check against the records while SEQ is unchanged."""
     return seq % 2 == 1 or seq == 0
 
 
 def stands(copy: Copy, table: Numbers) -> bool:
-    """Whether a copy is still valid: since it was loaded, no write to its key, no purge of its names. Called on each hit."""
+    """Whether a copy is still valid: no write to its key and no purge of its names since it was loaded. Called on each hit."""
     if copy.table is not table or table[copy.slot] != copy.stamp:
         return False
     return bool(table[SEQ_SLOT] == copy.seq) or _outlived(copy, table)

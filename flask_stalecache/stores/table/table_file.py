@@ -1,18 +1,18 @@
-"""The file of a table in a cache directory: it says where the table is, and all processes that share the directory follow it.
+"""The file of a table in a cache directory. It determines where the table is, for all processes that share the directory.
 
 =========== ============================================= ==================================================================
 table       the file holds                                used
 =========== ============================================= ==================================================================
 `shared`    its name in shared memory, and saved counts   wherever all processes see the same shared memory, and may map it
-`here`      all of it, which is read and never mapped     else: by containers that share the directory and not ``/dev/shm``
+`here`      the whole table, read and never mapped        else: by containers that share the directory but not ``/dev/shm``
 =========== ============================================= ==================================================================
 
-No file of the directory is mapped: a full (copy-on-write) or failing disk, or a restore that rewrites the file, would end each
-process that looks at it, with SIGBUS.
+No file of the directory is mapped: a full (copy-on-write) or failing disk, or a restore that rewrites the file, would kill each
+process that reads a mapping of it, with SIGBUS.
 
 Each process keeps the file open and locked (shared) as long as it uses the table. A process that can lock it exclusively is
-alone, and may replace it by a better one. A process that is not alone, and does not see the memory, replaces it by one that is
-*here*, and waits until the others have noticed: their next round of housekeeping is due within a second.
+alone, and may replace the table by a better one. A process that is not alone, and does not see the shared memory, replaces the
+table by one that is *here*, and waits until the others have noticed: their next round of housekeeping is due within a second.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from ..file_numbers import LIMIT, MOST, ZERO, FileMarks, FileNumbers, Marks, Num
 _HEAD = 128
 _FORM = re.compile(rb"stalecache table\n(?:here (\d{1,20})|shared (stalecache-[0-9a-f]{32}) (\d{1,20}) (\d{1,20}))\n+")
 _TRIES = 100
-#: Tries while another process opens the table alone: that takes it a millisecond, unless it was stopped.
+#: Attempts while another process has locked the file to open the table: that takes a millisecond, unless it was stopped.
 _TRIES_ALONE = 20
-#: Seconds between two tries, between two looks for others, and for which others are waited for at most.
+#: Seconds between two attempts, and between two checks for other processes; and the longest wait for those.
 _PAUSE, PATIENCE = 0.005, 3.0
-#: Seconds for which a new table stays here: others, who have made room for who does not see their memory, are about to join.
+#: Seconds for which a new table stays *here*: processes that gave up their memory, for one that does not see it, are about to join.
 SETTLING = 10.0
-#: Seconds between two times that a process saves the counts of a table in memory.
+#: Seconds after which a process saves the counts of a table in memory again.
 _SAVED_EVERY = 10.0
 
 
 class Layout(NamedTuple):
     """The parts of a table, in their order.
 
-    :param counts: numbers that are saved in the file, and outlive a table in memory.
-    :param stamps: other numbers.
-    :param marks: bytes.
+    :param counts: how many numbers are saved in the file, and so outlive a table in memory.
+    :param stamps: how many other numbers there are.
+    :param marks: how many marks there are, of one byte each.
     """
 
     counts: int
@@ -88,7 +88,7 @@ class Table:
     :param file: the file, locked.
     :param memory: the table in memory; ``None`` if it is here.
     :param why: why it is not in memory.
-    :ivar replaces_copy: whether it was made in the place of a copy of a table's file, such as that of a restored backup.
+    :ivar replaces_copy: whether it replaces the copy of a table's file, such as that of a restored backup.
     """
 
     replaces_copy = False
@@ -120,7 +120,7 @@ class Table:
         return FileNumbers(self._file, place, count, unknown, limit)
 
     def is_current(self) -> bool:
-        """Whether the others use the same table."""
+        """Whether other processes use the same table."""
         try:
             is_there = self._file.is_open() and self._file.is_same(status_of(self._place))
             return (
@@ -132,7 +132,7 @@ class Table:
             return False
 
     def tick(self) -> None:
-        """Write what can wait: marks, or the counts of a table in memory."""
+        """Write the marks of a table in the file; from time to time, write the counts of a table in memory."""
         if self._file_marks is not None:
             self._file_marks.flush()
         elif self._memory is not None and self._cells is not None and time.monotonic() - self._saved_at >= _SAVED_EVERY:
@@ -158,7 +158,7 @@ def open_table(place: Place, layout: Layout) -> Table:
 
 
 def is_being_opened(place: Place) -> bool:
-    """Whether another process has the file for itself, because it is opening the table: then no process uses the table."""
+    """Whether another process has locked the file exclusively, to open the table: then no process uses the table."""
     path, at = where(place)
     try:
         file = HeldFile(ours(open_descriptor(path, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, at=at), place))
@@ -168,9 +168,9 @@ def is_being_opened(place: Place) -> bool:
 
 
 class _Opening:
-    """One attempt after the other to open a table, while other processes do the same.
+    """Opens a table, in several attempts if other processes do the same.
 
-    :ivar met_opener: how often another process had the file for itself.
+    :ivar met_opener: at how many attempts another process had locked the file exclusively.
     """
 
     def __init__(self, place: Place, layout: Layout) -> None:
@@ -181,7 +181,7 @@ class _Opening:
         self.met_opener = 0
 
     def attempt(self) -> Table | None:
-        """Return the table, or ``None`` if something was done that makes another attempt worth while."""
+        """Return the table; ``None`` if another attempt is needed."""
         file = self._open()
         if file is None:
             return None
@@ -193,7 +193,7 @@ class _Opening:
             return None
         is_alone = file.try_lock(exclusive=True)
         if not is_alone and not file.try_lock(exclusive=False):
-            # Just now it is being opened or replaced.
+            # Another process is opening or replacing it just now.
             self.met_opener += 1
             time.sleep(_PAUSE)
             return None
@@ -214,14 +214,14 @@ class _Opening:
             if is_alone and is_settled and not self._why and self._replace(file, wants_memory=True, only_by_memory=True):
                 return None
         if not file.try_lock(exclusive=False):
-            # A lock is changed in two steps, and another process that opens the table has come in between.
+            # A lock is changed in two steps. Between them, another process that opens the table has locked the file.
             return None
         table = Table(self._place, head, file, self._layout, memory, self._why)
         table.replaces_copy = self._replaces_copy
         return table
 
     def _memory(self, head: _Head) -> tuple[SharedMemory | None, bool]:
-        """Return the table in memory, if this process sees it, and whether it may not map it."""
+        """Return the table in memory, or ``None`` if this process can't use it, and whether the system refuses to map it."""
         try:
             memory = shared_memory.find(head.name, self._layout.size)
         except OSError as error:
@@ -230,11 +230,11 @@ class _Opening:
         return memory, False
 
     def _replace(self, file: HeldFile, *, wants_memory: bool, only_by_memory: bool = False, awaited: bool = False) -> bool:
-        """Replace the file by that of another table, with the same counts.
+        """Replace the file by that of a new table with the same counts. Return false if it was left.
 
-        :param wants_memory: the table should be in memory.
-        :param only_by_memory: else leave it. Returns false then.
-        :param awaited: others use it, and are waited for.
+        :param wants_memory: the new table should be in memory.
+        :param only_by_memory: leave the file if the new table can't be in memory.
+        :param awaited: other processes use the table; wait until they have noticed.
         """
         if awaited and not self._why:
             self._why = "another process shares the directory, and sees other shared memory: that of another container"
@@ -264,7 +264,7 @@ class _Opening:
         return None
 
     def _make(self) -> None:
-        # Completed under another name, then linked: no process ever sees a half file, and the first of two makers wins.
+        # Completed under another name, then linked: no process ever sees a half-written file, and the first of two makers wins.
         counts = [0] * self._layout.counts
         memory = self._new_memory(counts)
         path, at = where(self._place)
@@ -300,22 +300,22 @@ def _head_of(file: HeldFile, layout: Layout) -> _Head | None:
         return None
     if form[2] is None:
         return _Head(data, "", 0, int(form[1])) if file.size == _HEAD + layout.size else None
-    # A copy of a directory must not count in the table of the other one.
+    # A copy of a directory must not use the table of the original.
     is_whole = file.size == _HEAD + 8 * layout.counts and int(form[4]) == file.inode
     return _Head(data, form[2].decode("ascii"), int(form[3]), 0) if is_whole else None
 
 
 def _is_copy(file: HeldFile, layout: Layout) -> bool:
-    """Whether a file is whole, and was made as another file."""
+    """Whether a file is whole, but holds the inode number of another file."""
     form = _FORM.fullmatch(file.read(_HEAD, 0))
     return form is not None and form[2] is not None and file.size == _HEAD + 8 * layout.counts and int(form[4]) != file.inode
 
 
 @contextmanager
 def _written_beside(path: str, at: int | None, layout: Layout, memory: SharedMemory | None, counts: list[int]) -> Iterator[str]:
-    """Write a new file, complete but for its name, and remove the name that it has meanwhile at the end."""
+    """Write a complete new file under a temporary name, yield that name, and remove it at the end."""
     beside = f"{path}.{os.urandom(8).hex()}.tmp"
-    # Before it is made: an exception may come as soon as it is there.
+    # The ``try`` begins before the file is made: an exception may come as soon as the file exists.
     try:
         file = HeldFile(open_descriptor(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600, at))
         kind = f"here {time.time():.0f}" if memory is None else f"shared {memory.name} {shared_memory.device()} {file.inode}"

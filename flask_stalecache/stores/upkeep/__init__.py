@@ -1,1 +1,1 @@
-"""Looks through a cache directory: for what to evict, what to remove, and what is stored."""
+"""Looks through a cache directory: to evict entries, remove what is due, and list what is stored."""

@@ -3,7 +3,7 @@
 The least used are guessed from a sample of some folders, as Redis does: no list of all keys is kept. A key whose mark is set was
 used since the last look; it gets a second chance (CLOCK). No lock guards the counts: each look at a folder corrects them.
 
-Of a sample, notes without an entry go first, and pages whose origin fails go last, since nothing can bring them back. Visitors
+Of a sample, notes without an entry go first, and pages whose origin fails go last, since they can't be built again. Visitors
 choose the keys of notes, so those without an entry have a limit of their own, within which they evict each other.
 """
 
@@ -25,20 +25,20 @@ from ..formats.summary import is_failing
 from ..purges.purge_records import PurgeRecords
 from ..table.stamps import FOLDERS, SEQ_SLOT, OwnCounts, Stamps, digest_mark
 
-#: Keys in a sample at least, so that its least used are a fair guess at the least used of all.
+#: Minimum number of keys in a sample, so that its least used are a fair guess at the least used of all.
 SAMPLE = 32
-#: Keys of one folder in a sample at most; of the others only the names are read.
+#: Maximum number of keys of one folder in a sample; of the others only the names are read.
 MOST = 512
 #: The part of a sample (1/n) that is evicted before the next one is taken, if that is enough.
 SHARE = 8
-#: Evictions at a time at least, so that a full cache does not evict at every write.
+#: Minimum number of evictions at a time, so that a full cache does not evict at every write.
 BATCH = 4
 ROUNDS = 64
 #: Ratio of counted to measured bytes above which the counts are taken for wrong.
 _TRUSTED = 1.5
-#: Seconds that a write spends at most on counting again.
+#: Maximum seconds that a write spends on counting again.
 _COUNTING = 0.02
-#: Bytes that notes without an entry take at most if there is no ``max_size``: their number is limited all the same.
+#: Maximum bytes of notes without an entry if there is no ``max_size``: these notes are limited all the same.
 NOTES_WITHOUT_LIMIT = 64 * 1024 * 1024
 #: Seconds after which a process without a table counts all files again.
 _COUNTED_EVERY = 60.0
@@ -92,7 +92,7 @@ class Evictor:
         _grow(stamps or self._own_counts, folder, -size, is_lone)
 
     def _counts(self, stamps: Stamps | None) -> Stamps | None:
-        """Return the table; without one, the counts of this process, which are right now and then; ``None``: nothing is counted."""
+        """Return the table; without one, the counts of this process, renewed every minute; ``None``: nothing is counted."""
         if stamps is not None or self.max_size is None:
             self._own_counts = None
             return stamps
@@ -144,7 +144,7 @@ class Evictor:
             self._evict_from(self._lone_notes, over, stamps, removed, math.inf)
 
     def _evict(self, missing: int, stamps: Stamps, removed: Removed, until: float) -> bool:
-        """Remove the least used of a sample. Return false if there was no sample to be had."""
+        """Remove the least used of a sample. Return false if the sample had no keys."""
         candidates = self._candidates
         if candidates.is_over or candidates.gone >= candidates.due:
             sample, is_sound = self._sample(stamps)
@@ -252,7 +252,7 @@ class _Candidates:
 
     @property
     def is_over(self) -> bool:
-        """Whether no more may be evicted: half of the sample is gone, and the rest is hardly the least used of all."""
+        """Whether the sample is used up: no key may be taken, or half are gone and the rest are hardly the least used of all."""
         return self.gone >= self._most or not (self._keys or self._must_take_spared)
 
     @property
@@ -261,7 +261,7 @@ class _Candidates:
         return bool(self._spared) and not (self.spares and self.gone)
 
     def spare(self, found: KeyFiles) -> None:
-        """Keep a key that was taken until nothing else is left."""
+        """Put a key aside that was taken, until nothing else is left."""
         self._spared.append(found)
 
     def next(self) -> KeyFiles | None:

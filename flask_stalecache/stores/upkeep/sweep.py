@@ -8,7 +8,7 @@ entry                unused for ``inactive`` seconds, and past its stale windows
 note without entry   unused for ``inactive`` seconds, or an hour if that is less
 broken entry         at once
 lock file            of a killed worker: without entry and note idle for a minute; else idle for an hour
-unfinished file      an hour old: its writer was killed; likewise a request to the worker
+unfinished file      an hour old: its writer was killed; likewise a warming request or its outcome
 record of a purge    a day old, and a whole sweep since has found no entry that needs it
 ==================== ============================================================================================
 
@@ -45,7 +45,7 @@ from .sweep_progress import Progress
 BUDGET = 0.01
 #: If listing a folder takes longer, in seconds, the next folder is left to the next tick.
 LISTING = 0.005
-#: Seconds between two sweeps at most; less if ``inactive`` is short.
+#: Maximum seconds between two sweeps; fewer if ``inactive`` is short.
 PAUSE = 60.0
 #: Seconds after which an idle file counts as left over.
 LEFTOVER_AGE = 3600.0
@@ -53,7 +53,7 @@ LEFTOVER_AGE = 3600.0
 _PURGED = "removed_purged"
 #: Unfinished files of the table, of the sweep's progress, of records and of their last number; and warming requests.
 _LEFTOVER = re.compile(rf"(stamps-\d+|sweep|last|floors|reserve|waiting|[0-9a-f]{{40}})\.[0-9a-f]{{16}}\.tmp|{WARM_FILES.pattern}")
-#: Purged names in use that are remembered at most; if there are more, this sweep removes no record.
+#: Maximum number of purged names in use that are noted; if there are more, this sweep removes no record.
 _MANY = 1000
 #: Records removed at a time, since purges wait meanwhile.
 _BATCH = 200
@@ -88,8 +88,8 @@ class Sweeper:
     """Sweeps one cache directory.
 
     :param folders: the files.
-    :param records: the purges.
-    :param evictor: the limits, which may have been lowered since the entries were written.
+    :param records: the records of purges.
+    :param evictor: enforces the limits, which may have been lowered since the entries were written.
     :param inactive: seconds without use after which an entry past its stale windows is removed.
     :param lock: returns a lock of the whole directory.
     """
@@ -176,7 +176,7 @@ class Sweeper:
         progress.boot, progress.began_up = up.boot, up.seconds
         progress.looks = progress.began != progress.checked or bool(self._old_records(progress))
         progress.in_use, progress.escaped, progress.is_begun = [], False, True
-        # Due until it is over.
+        # The sweep is due until it is over.
         progress.next_at = 0.0
 
     def _end(self, progress: Progress, stamps: Stamps | None, until: float) -> None:
@@ -212,7 +212,7 @@ class Sweeper:
         return True
 
     def _rest_of(self, progress: Progress) -> _Rest:
-        """Return the rest of the folder: the one in memory if this process has stopped there, else it is listed."""
+        """Return the rest of the folder: from memory if this process has stopped there, else from a new listing."""
         rest = self._rest
         if not progress.after or (rest.folder, rest.after) != (progress.folder, progress.after):
             start, listed = time.monotonic(), self.folders.listed(progress.folder)
@@ -257,7 +257,7 @@ class Sweeper:
             entry = self._head(found).entry
         except BrokenEntry:
             return "broken_entries"
-        # Nobody knows the age of an entry from the future: it is wanted as long as it is used.
+        # The age of an entry from the future is unknown: such an entry stays as long as it is used.
         return "" if entry.in_any_window(now) else "evicted_inactive"
 
     def _idle(self, found: KeyFiles, stamps: Stamps | None, now: float) -> float:
@@ -281,7 +281,7 @@ class Sweeper:
     def _is_purged(self, found: KeyFiles, progress: Progress) -> bool:
         seq, names = entry_format.purges_of(self._head(found).data)
         records = self._known.since(seq, names)
-        # Also for an entry that is removed now, since the removal fails if its lock is held.
+        # Noted also for an entry that is removed now, since the removal fails if its lock is held.
         if len(progress.in_use) <= _MANY:
             progress.in_use += [record.name for record in records if record.name and record.name not in progress.in_use]
         return any(seq < record.hard for record in records)
@@ -294,7 +294,7 @@ class Sweeper:
     # -- records of purges ---------------------------------------------------------------------------------------
 
     def _old_records(self, progress: Progress) -> list[Inside]:
-        # A day before this sweep began: an origin call from before such a purge had ended when the first folder was looked at.
+        # A day old when this sweep began: an origin call from before such a purge had ended when the first folder was looked at.
         return self.records.outdated(progress.began_at, Uptime(progress.boot, progress.began_up))
 
     def _remove_old_records(self, progress: Progress, stamps: Stamps, until: float) -> None:
@@ -316,7 +316,7 @@ class Sweeper:
         try:
             if not stamps.is_current():
                 return
-            # A load that read an entry before its record is removed, and the record after, sees that SEQ has moved.
+            # A load that reads an entry before a record is removed, and the records after that, sees that SEQ has changed.
             number = (max(int(stamps.table[SEQ_SLOT]), self.records.last_number()) + 1) | 1
             self.records.note_number(number)
             stamps.raise_seq(number)

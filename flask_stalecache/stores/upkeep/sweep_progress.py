@@ -26,9 +26,9 @@ class Progress:
     :ivar is_begun: whether the sweep has begun; if not, it begins with the first folder.
     :ivar began: SEQ at the beginning of this sweep.
     :ivar began_at: time of its beginning, in seconds since the epoch.
-    :ivar boot: the identifier of the start of the machine at its beginning.
-    :ivar began_up: the seconds since then, at its beginning.
-    :ivar checked: SEQ at the beginning of the last sweep that looked for purged entries.
+    :ivar boot: the identifier of the machine's start, when this sweep began.
+    :ivar began_up: the seconds since the machine's start, when this sweep began.
+    :ivar checked: SEQ at the beginning of the last sweep that looked for purged entries and removed all of them.
     :ivar looks: whether this sweep looks for purged entries.
     :ivar escaped: whether a purged entry could not be removed; then the next sweep looks for it again.
     :ivar in_use: purged names of entries that were begun before the purge.
@@ -66,7 +66,7 @@ def encode(progress: Progress) -> bytes:
 
 
 def decode(data: bytes | None) -> Progress:
-    """Return what a process noted; a new sweep, if it has noted nothing, or the file is damaged."""
+    """Return the noted progress; that of a new sweep if nothing was noted, or the file is damaged."""
     return unseal_json(_KIND, data, _progress) or Progress()
 
 

@@ -29,7 +29,7 @@ class Contents:
     """The entries of a cache directory.
 
     :param folders: its files.
-    :param records: the purges.
+    :param records: the records of purges.
     :param counters: counts broken entries.
     """
 
@@ -48,7 +48,7 @@ class Contents:
     def walk(self, stamps: Stamps | None, before: Mapping[str, PurgeRecord] = NOTHING_PURGED) -> Iterator[Stored]:
         """Yield all entries that can be read, folder by folder.
 
-        :param before: records of purges as they were, by their names, instead of the present ones.
+        :param before: earlier records of purges by their names, which are used instead of the present ones.
         """
         records = CachedPurgeRecords(self._purge_records, stamps)
         for number in range(FOLDERS):
@@ -58,7 +58,7 @@ class Contents:
                     yield stored
 
     def recall(self, names: tuple[str, ...], stamps: Callable[[], Stamps | None]) -> Callable[[], Iterator[Stored]]:
-        """Return a walk through the entries that have one of the names now, even once these are purged.
+        """Return a function that walks through the entries that have one of the names now, even after their purge.
 
         :param stamps: returns the table at the time of the walk.
         """
@@ -131,7 +131,7 @@ class Contents:
             if digest(entry.key) != name:
                 raise BrokenEntry("another key")
         except (BrokenEntry, OSError):
-            # A load, the sweep or a check counts it once; walks, which come often, do not.
+            # Loads, the sweep and ``verify`` count a broken entry; walks do not, since they are frequent.
             return None
         purges = records.since(entry.seq, entry.names)
         left = left_of(entry, [before.get(record.name, record) for record in purges] if before else purges)

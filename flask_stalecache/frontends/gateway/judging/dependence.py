@@ -1,6 +1,6 @@
-"""The request fields that an app's answer depends on. They belong into its ``Vary``, stored or not.
+"""The request fields that an app's answer depends on. They belong in its ``Vary``, whether it is stored or not.
 
-A cache further out knows only what ``Vary`` says. An answer that was made for a member must not reach others by it.
+A cache further out knows only what ``Vary`` says. It must not send an answer that was made for a member to other visitors.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ..rules import Rule
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-#: Fields that belong to the URL, as which other caches know them.
+#: Fields that determine the URL, which is part of the keys of other caches anyway.
 _IN_URL = frozenset({"host", *FORWARDED_FIELDS})
-#: Requests whose answers depend on something that has no field.
+#: Reasons for a bypass that make the answer depend on something that is in no field.
 _UNNAMED = frozenset({BypassReason.REMOTE_USER, BypassReason.BODY})
-#: If one of these keeps an answer out of the store, the URL or the names of the fields tell what it depends on. For any other
+#: If one of these keeps an answer out of the store, the URL or the names of fields express what it depends on. With any other
 #: reason, they don't.
 _TOLD = frozenset(
     {
@@ -51,17 +51,17 @@ def fields_of_answer(
     own: Refusal | None = None,
     bypassed: BypassReason | None = None,
 ) -> set[str]:
-    """Return the request fields that an answer depends on, in lower case; a star if they don't tell.
+    """Return the request fields that an answer depends on, in lower case; a star if fields can't express it.
 
     :param backend: the app behind the gateway.
     :param rule: the rule for the path.
     :param environ: the request.
     :param seen: how the app came to the answer.
     :param headers: the fields of the answer.
-    :param own: why the answer is one visitor's own, if names don't say so.
+    :param own: why the answer is one visitor's own, for a reason that no name expresses; ``None`` if it is not.
     :param bypassed: why the request bypasses the cache.
     """
-    # A view under cached() has done so itself, and views without gateway=True are not ours.
+    # A view under cached() has set Vary itself, and views without gateway=True are not the gateway's.
     if seen.is_ours or (backend.only_coded and not seen.policy.gateway):
         return set()
     reason = None if own is None else own.reason

@@ -61,7 +61,7 @@ class EntryBuilder:
     :param environ: the request.
     :param url_key: the key of its URL.
     :param hints: the cacheability hints of the code that makes the response.
-    :param named: what the request has of the cookies and values of the session that the rule names.
+    :param named: the request's cookies and session values that the rule names.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class EntryBuilder:
     # -- for which visitors ------------------------------------------------------------------------------------------------
 
     def fields(self, seen: Observation, headers: Headers) -> Fields:
-        """Return what selects a response among the variants of the URL: what it names in ``Vary``, and Accept fields.
+        """Return the selectors of a response among the variants of the URL: fields that it names in ``Vary``, and Accept fields.
 
         :param headers: the fields of the response.
         """
         varied = {name for name in selecting_fields(headers) or () if name not in seen.answered and not self._is_in_url_key(name)}
         if self._rule.hides_cookies or (self._rule.named and not seen.is_blind):
-            # What it depends on of the Cookie field, names tell.
+            # The names of cookies tell how the response depends on the Cookie field.
             varied.discard(COOKIE)
         return in_order((*(varied - ACCEPT_FIELDS), *self._accepts(seen, varied & ACCEPT_FIELDS, headers)))
 
@@ -102,10 +102,10 @@ class EntryBuilder:
         return seen.accepts.selectors(read, announced, self._environ.get, seen.changed, codings)
 
     def tell(self, start: Start, log: ReadLog) -> None:
-        """Tell what an answer depends on before it is made, as far as the app has asked for best matches alone.
+        """Report the selectors of an answer before it is made, if the app has used Accept fields only for best matches so far.
 
-        :param start: is told.
-        :param log: what the app has read so far.
+        :param start: gets the selectors.
+        :param log: the reads of the app so far.
         """
         ignored = self._backend.engine.settings.ignored_headers
         read = [name for name in log.headers if name in ACCEPT_FIELDS and name not in ignored and not self._is_in_url_key(name)]
@@ -139,13 +139,13 @@ class EntryBuilder:
         return tuple(name.title() for name in dict.fromkeys(fields))
 
     def own(self, seen: Observation, headers: Headers) -> Refusal | None:
-        """Return why an answer is one visitor's own although no names say so; ``None`` if it is not."""
+        """Return why an answer is one visitor's own, for a reason that no name expresses; ``None`` if it is not."""
         if has_unannounced_body(self._environ):
             return Refusal(StoreRefusal.REQUEST_BODY)
         return self._changed(seen, headers) or seen.own or self._repeated(headers) or self._other_session(seen)
 
     def _other_session(self, seen: Observation) -> Refusal | None:
-        """Return the refusal if the app has met other values of the session than the key has.
+        """Return the refusal if the app's session has other values than the key.
 
         A session that is kept on a server may have changed since.
         """
@@ -155,7 +155,7 @@ class EntryBuilder:
         try:
             found = [session_values(policy, session) for session in seen.held()]
         except ConfigError:
-            # The app has put something there that no session was opened with.
+            # The values of the look-up could be part of a key, so the app has changed them.
             return Refusal(StoreRefusal.OTHER_SESSION)
         is_same = all(self._named.values[variable] == value for values in found for variable, value in values.items())
         return None if is_same else Refusal(StoreRefusal.OTHER_SESSION)
@@ -182,9 +182,9 @@ class EntryBuilder:
         return Refusal(StoreRefusal.REPEATS_IGNORED, ", ".join(sorted(repeated))) if repeated else None
 
     def made_for_one(self, headers: Headers, body: bytes, seen: Observation, previous: Entry | None) -> Refusal | None:
-        """Return the refusal if the body shows what was made for this response alone; ``None`` if it does not.
+        """Return the refusal if the body shows a value that was made for this response alone; ``None`` if it does not.
 
-        :param headers: the fields as they came, since what is unset may tell.
+        :param headers: the fields as they came, since a field that is unset may have the value.
         """
 
         def stored() -> bytes | None:
@@ -291,12 +291,12 @@ class EntryBuilder:
         )
 
     def _names_renewed(self, previous: Entry, headers: Headers) -> tuple[str, ...]:
-        """Return the names of a stored response once a confirmation has brought other tags: its fields replace the stored ones."""
+        """Return the names of a stored response with the tags of a confirmation, whose fields replace the stored ones."""
         before, now = self._sent_tags(previous.headers), self._sent_tags(headers)
         if now == before:
             return previous.names
         other_tags = self._tags()
-        # What a rule that fails would have said is not known: a name too many only purges too much.
+        # If the rule's callable fails, its tags are unknown, so no name is removed: a name too many only purges too much.
         gone = set() if other_tags is None else {*before}.difference(other_tags, self._hints.tags)
         names = (*previous.names, *map(tag_name, now))
         return tuple(dict.fromkeys(name for name in names if name not in {tag_name(tag) for tag in gone.difference(now)}))

@@ -1,12 +1,12 @@
-"""The responses to requests that have waited for another request, which failed.
+"""The responses to requests that have waited for the call of another request, which failed.
 
 ================= ==================================================================================================
 the whole page    if it is the same for all: the app was observed, and read nothing of the request that is not in the key;
                   or if the request agrees with the failed one in every field
-a bare failure    to others, once they have met a second failure: the status without the page
+a bare failure    to other requests, once they have met a second failure: the status without the page
 ================= ==================================================================================================
 
-After a first failure that may be due to its visitor, the others let one of them call the app.
+After a first failure that may be due to its visitor, one of the waiting requests calls the app.
 """
 
 from __future__ import annotations
@@ -32,5 +32,5 @@ def bare_failure(code: int, headers: Headers) -> Failure:
     body = f"{line}\n".encode()
     fields = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
     pause = first_of(headers, "retry-after")
-    # Any other value may be the app's own text.
+    # Any value but a number may be a text of the app.
     return (body,), line, [*fields, *([("Retry-After", pause)] if pause is not None and pause.isdecimal() else [])]

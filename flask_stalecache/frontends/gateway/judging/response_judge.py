@@ -1,4 +1,4 @@
-"""Judges whether the response of an app may be stored: by HTTP, by what its code said, and by the rule for its path."""
+"""Judges whether the response of an app may be stored: by HTTP, by the policy in code, and by the rule for its path."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from ..rules import Rule, default_policy
 from ..wsgi_call import AppCall
 
 TOO_LARGE = Refusal(StoreRefusal.TOO_LARGE)
-#: What a 206 or 304 lacks, the whole may have: some apps leave fields out.
+#: Reasons that say nothing about the whole response: some apps leave fields out of a 206 or 304.
 _MISSING_IN_PART = frozenset({StoreRefusal.NO_LIFETIME, StoreRefusal.NOTHING_SAID, StoreRefusal.NO_VALIDATOR})
 
 
 def observed_of(seen: Observation, call: AppCall, previous: Entry | None) -> Observation:
-    """Return what counts of an observation, now that the answer is there.
+    """Return the observation by which an answer is judged, now that its status and fields are known.
 
-    Another WSGI app within, such as one that is mounted, may say that its answer is for everybody. Then its fields decide, as in
-    front of an app that can't be observed. They decide too whether such an answer that is stored stays.
+    Another WSGI app within, such as a mounted one, may say that its answer is for everybody. Then its fields decide, as for an app
+    that can't be observed. They also decide whether an earlier answer of this kind stays in the store.
 
     :param call: the answer.
     :param previous: the entry that is stored now.
@@ -44,7 +44,7 @@ def observed_of(seen: Observation, call: AppCall, previous: Entry | None) -> Obs
         return seen
     status, fields = call.code, call.fields
     if status == 304 and previous is not None:
-        # It may leave out what the stored response says.
+        # A 304 may leave out fields of the stored response.
         status, fields = previous.status, list(renewed(previous.headers, fields) or fields)
     if speaks_for_itself(status, fields):
         return seen.unobserved
@@ -106,7 +106,7 @@ class ResponseJudge:
         return judgement
 
     def _in_full(self, refusal: Refusal, call: AppCall, seen: Observation) -> Refusal:
-        """Return a refusal by the response's fields with what only the front end knows of it."""
+        """Return a refusal that comes from the response's fields, completed with what only the front end knows."""
         if refusal.reason is StoreRefusal.SETS_COOKIE:
             return self._cookie_refusal(call.fields, seen) or _of_session(refusal, call.fields, seen)
         if refusal.reason is StoreRefusal.NOTHING_SAID:
@@ -114,7 +114,7 @@ class ResponseJudge:
         return refusal
 
     def pause(self, call: AppCall) -> float | None:
-        """Return how long the next refresh waits: as the app asks, or if this one could not renew the values of the page."""
+        """Return how long the next refresh waits: as the app asks, or because this one could not renew the values of the page."""
         asked = pause_asked(call.code, call.fields, time.time())
         if asked is not None:
             return asked
@@ -124,7 +124,7 @@ class ResponseJudge:
     def fields_to_store(self, fields: list[tuple[str, str]], seen: Observation) -> list[tuple[str, str]]:
         """Return the fields of a response as they are stored.
 
-        Without those that the rule or the view has unset, and without the cookie of a session that the app has left as it was.
+        The fields that the rule or the view unsets are left out, and the cookie of a session that the app has not changed.
 
         :param fields: the fields as they came.
         :param seen: how the app came to the response.
@@ -139,7 +139,7 @@ class ResponseJudge:
         return unset
 
     def _cookie_refusal(self, fields: list[tuple[str, str]], seen: Observation) -> Refusal | None:
-        """Return why ``unset`` does not take the cookies of a response away; ``None`` if it does, or is not about cookies."""
+        """Return why ``unset`` does not remove the cookies of a response; ``None`` if it does, or is not about cookies."""
         if SET_COOKIE not in self._unset(seen) or first_of(fields, SET_COOKIE) is None:
             return None
         if seen.has_changed_session:
@@ -147,7 +147,9 @@ class ResponseJudge:
         return cookie_refusal(fields, seen.sessions, is_varied="cookie" not in seen.answered)
 
     def _reason_of_part(self, whole: Exchange, call: AppCall, seen: Observation) -> Refusal:
-        """Return why a 206 or 304 is not stored: as the whole could not be, if its fields tell (RFC 9110 sections 15.3.7, 15.4.5).
+        """Return why a 206 or 304 is not stored: for the same reason as the whole, if its fields forbid storing that.
+
+        A 206 or 304 has fields of the whole response (RFC 9110 sections 15.3.7, 15.4.5).
 
         :param whole: the exchange as if the whole had been sent.
         """
@@ -172,7 +174,7 @@ class ResponseJudge:
             self._backend.complaints.warn_once(("s-maxage", seen.endpoint), S_MAXAGE, seen.label)
 
     def _refusal(self, call: AppCall, seen: Observation) -> Refusal | None:
-        """Return what forbids storing the answer, apart from HTTP; ``None`` if nothing does."""
+        """Return the reason other than HTTP that forbids storing the answer; ``None`` if there is none."""
         if seen.is_ours:
             return Refusal(StoreRefusal.ANSWERED_BY_CACHED)
         if self._backend.only_coded and seen.policy.gateway is not True:
@@ -184,7 +186,7 @@ class ResponseJudge:
         if call.has_written:
             return Refusal(StoreRefusal.USED_WRITE)
         if is_event_stream(call.fields):
-            # Requests that wait for its end would wait for ever.
+            # Requests that wait for the end of the stream would never be answered.
             return Refusal(StoreRefusal.EVENT_STREAM)
         length = content_length(call.fields)
         if length is None and first_of(call.fields, "content-length") is not None:
@@ -201,7 +203,7 @@ class ResponseJudge:
 
 
 def _of_session(refusal: Refusal, fields: list[tuple[str, str]], seen: Observation) -> Refusal:
-    """Return the refusal of a response that sets a cookie. If that is the session's alone, ``unset`` is no remedy."""
+    """Return the refusal of a response that sets a cookie. If it is the session's alone, ``unset`` is no remedy."""
     names = {value.partition("=")[0].strip() for value in lines_of(fields, SET_COOKIE)}
     if not seen.has_changed_session or not names <= seen.sessions:
         return refusal

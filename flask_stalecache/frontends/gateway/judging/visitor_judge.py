@@ -1,4 +1,4 @@
-"""Judges for whom an app's answer is: for everybody, for visitors who carry the same, or for one visitor alone."""
+"""Judges whom an app's answer is for: everybody, requests that carry certain names, or one visitor alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class VisitorJudge:
     :param backend: the app behind the gateway.
     :param rule: the rule for the path.
     :param environ: the request.
-    :param entries: knows what is in its key.
+    :param entries: determines which parts of the request are in its key.
     """
 
     def __init__(self, backend: Backend, rule: Rule, environ: WSGIEnvironment, entries: EntryBuilder) -> None:
@@ -63,7 +63,7 @@ class VisitorJudge:
             self._backend.complaints.warn_once(about, "%s is not stored by the gateway: %s", seen.label, told, level=level)
 
     def _name(self, seen: Observation) -> str:
-        """Return the name of what answered: an app without endpoints is told by rules."""
+        """Return the endpoint that answered; for an app without endpoints, the pattern of its rule."""
         return seen.endpoint or self._rule.pattern
 
     def personal(self, call: AppCall, seen: Observation) -> Answer | None:
@@ -82,7 +82,7 @@ class VisitorJudge:
         return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False, reason=reason)
 
     def carried_part(self, names: RequestInputs, seen: Observation) -> RequestInputs:
-        """Return those of some names that the request carries, or that the app has found in its session."""
+        """Return the names among these that the request carries, or that the app has found in its session."""
         hold = self._backend.sessions.hold
         return names.carried_part(self._environ, lambda keys: seen.holds(keys) or hold(self._environ, keys))
 
@@ -111,7 +111,7 @@ class VisitorJudge:
         self._backend.complaints.warn_once(about, message, seen.label, name, advice)
 
     def _explain_live(self, seen: Observation, kind: InputKind, name: str) -> None:
-        """Log once that visitors with a name are served live: usual for members, so it is a warning only if there are no hits."""
+        """Log once that visitors with a name are served live: usual for members, so a warning only if there are no hits."""
         is_meant = seen.policy.gateway or self._rule.policy.max_age is not None
         tally = self._backend.tally(seen.endpoint, self._rule.pattern)
         level = logging.WARNING if is_meant and tally.is_never_hit else logging.INFO
@@ -127,7 +127,7 @@ class VisitorJudge:
         carried = self.credentials(seen)
         if carried:
             return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False, reason=reason)
-        # A refresh is nobody's request: its answer is what all visitors would get.
+        # A refresh belongs to no visitor: all visitors would get its answer.
         is_anybodys = REFRESHING in self._environ or is_about_page(call.code, call.fields)
         if not seen.is_by_view and refuses_who_asks(call.code):
             is_anybodys = False
@@ -137,11 +137,11 @@ class VisitorJudge:
     def cut_short(self, call: AppCall, seen: Observation, why: StoreRefusal) -> Answer:
         """Return the answer as one whose body was not copied to its end.
 
-        :param why: why not.
+        :param why: the reason.
         """
         if why is StoreRefusal.TOO_LARGE:
             return self.personal(call, seen) or self.unstorable(call, seen, Refusal(why))
-        # That the client reads slowly says nothing about the page.
+        # A slow client says nothing about the page.
         return Answer(Verdict.UNSTORABLE, call, anybodys=False, reason=Refusal(why))
 
     def credentials(self, seen: Observation) -> RequestInputs:
@@ -152,7 +152,7 @@ class VisitorJudge:
         return RequestInputs(headers=tuple(name for name in credentials_in(self._environ).headers if name not in without))
 
     def guarded(self, call: AppCall, seen: Observation) -> Answer | None:
-        """Return the answer as personal, if its request has credentials and it does not say that it is for everybody."""
+        """Return the answer as personal, if its request has credentials and its fields do not say that it is for everybody."""
         fields = call.fields
         if not self._backend.guards or is_for_everybody(response_directives(fields)):
             return None
@@ -167,7 +167,7 @@ class VisitorJudge:
         return Answer(Verdict.PERSONAL, call, carried=carried, anybodys=False, reason=refusal)
 
     def own(self, call: AppCall, seen: Observation) -> Answer | None:
-        """Return the answer as one visitor's own, if it depends on something that no name can tell."""
+        """Return the answer as one visitor's own, if it depends on something that no name can express."""
         own = self._entries.own(seen, call.fields)
         if own is None:
             return None
@@ -180,7 +180,7 @@ class VisitorJudge:
         return is_refresh and not seen.is_by_view and refuses_who_asks(call.code)
 
     def with_page(self, call: AppCall, seen: Observation, failed: Answer, body: bytes, varied: set[str]) -> Answer:
-        """Add the page of a failure to its answer, for the requests that may be given it.
+        """Add the page of a failure to its answer, for the requests that may share it.
 
         :param varied: the request fields that the page depends on.
         """
@@ -190,7 +190,7 @@ class VisitorJudge:
             return replace(failed, anybodys=False)
         own = self._entries.own(seen, fields)
         if own is not None and own.reason is StoreRefusal.CHANGED_REQUEST:
-            # Requests that are alike may become different ones in middleware.
+            # Middleware may turn requests that are alike into different ones.
             return failed
         is_own = own is not None or bool(self._entries.fields(seen, fields))
         is_own = is_own or seen.is_blind or shows_request(self._environ, body)

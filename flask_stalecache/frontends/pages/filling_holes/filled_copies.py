@@ -55,7 +55,7 @@ def respond_with_filled(
         response = clone_response(prepared, fields)
         response.automatically_set_content_length = False
         return response
-    # First, since a hole may raise.
+    # The holes are filled first, since one may raise.
     given = (holes.filled(*prepared.__dict__["to_fill"]),)
     response = clone_response(prepared, [("Content-Length", str(len(given[0]))), *fields])
     response.__dict__["given_body"] = response.response = given
@@ -63,18 +63,18 @@ def respond_with_filled(
 
 
 def _within(context: RequestContext, entry: Entry, body: bytes, fields: list[tuple[str, str]]) -> Response:
-    """Build the response for a view that makes a page of its own, whose marks are in the body."""
+    """Build the response for another view that is making its own page: the body has marks of that page."""
     response: Response = context.app.response_class(body, status=entry.status)
     response.headers = Headers(without_lengths(fields_to_send(entry.headers, entry.varied)))
     return add_fields(response, fields)
 
 
 def _prepare(holes: AppHoles, response_class: type[Response], entry: Entry) -> Response:
-    """Return the response of an entry, with nothing in it."""
+    """Return the response of an entry, with an empty body, to be cloned for each visitor."""
     response = prepared_response(response_class, entry, fields_of_filled(fields_to_send(entry.headers, entry.varied)), (b"",))
     page = Pieces.of(entry.body, entry.holes)
     functions = holes.functions_of(page)
     response.__dict__["to_fill"] = page, functions
-    # A template may change while the app runs.
+    # Holes in templates are looked up each time, since a template may change while the app runs.
     response.__dict__["is_known"] = None not in functions
     return response

@@ -4,9 +4,9 @@
 the page is requested                      its holes
 =========================================  ==================================================================================
 by a visitor                               are called in the visitor's request, before ``after_request`` hooks run
-by a view that makes a page for the store  become marks of that page
-by a view that makes a page, as it is      are called, and that page is not stored
-with HEAD, by a refresh, or to warm        are not called: the body is not shown
+by a view that makes a page with marks     become marks of that page
+by a view that makes a page without marks  are called, and that page is not stored
+with HEAD, by a refresh, or to warm        are not called: no visitor sees the body
 =========================================  ==================================================================================
 """
 
@@ -44,7 +44,7 @@ _TO_FILL = "_stalecache_to_fill"
 FILLED_HOLES = "_stalecache_holes_filled"
 #: Seconds for which a page whose marks were altered is made without marks.
 PAUSE = 60.0
-#: A tag: renders the body of a hole that is written in a template; ``None`` if there is no such body.
+#: Returns the function that renders the body of a hole in a template; ``None`` if there is no such body.
 Render = Callable[[HoleCall], "Callable[[], str] | None"]
 
 
@@ -59,10 +59,10 @@ class ToFill(NamedTuple):
 
 
 class Altered(NamedTuple):
-    """A page that altered marks.
+    """A page whose marks were altered.
 
-    :ivar why: how.
-    :ivar until: when it is tried again, in seconds of the monotonic clock.
+    :ivar why: how they were altered.
+    :ivar until: when it is made with marks again, in seconds of the monotonic clock.
     """
 
     why: str
@@ -73,10 +73,10 @@ class AppHoles:
     """The holes of one app.
 
     :param app: the app.
-    :param functions: those under ``hole``.
-    :param known: those of extensions.
+    :param functions: the functions under ``hole``.
+    :param known: the holes of extensions.
     :param render: renders the holes in templates.
-    :param log: tells of failures.
+    :param log: logs failures.
     """
 
     def __init__(self, app: Flask, functions: HoleFunctions, known: KnownHoles, render: Render, log: RateLimitedLog) -> None:
@@ -99,7 +99,7 @@ class AppHoles:
         return all(is_encoding(hole.encoding) and self._found(hole.call) is not None for hole in entry.holes)
 
     def functions_of(self, page: Pieces) -> tuple[Callable[[], Any] | None, ...]:
-        """Return the functions that fill the holes of a page; ``None`` for what is looked up each time, such as a template."""
+        """Return the functions that fill the holes of a page; ``None`` for one that is looked up each time, as in a template."""
         functions = [self._functions.get(call) for call in page.calls]
         return tuple(
             None if function is None else partial(function.function, *call.args, **call.kwargs)
@@ -116,7 +116,7 @@ class AppHoles:
     # -- making a page -------------------------------------------------------------------------------------------------
 
     def page_to_make(self, key: str) -> Making:
-        """Return a page for a view to make.
+        """Return a new page for a view to make, with marks unless they were altered lately.
 
         :param key: its key.
         """
@@ -125,15 +125,15 @@ class AppHoles:
         return with_marks() if altered is None or is_over else without_marks(altered.why)
 
     def note_altered(self, key: str, page: Making) -> None:
-        """Note that a page altered marks, so that the next requests for it don't try that again."""
+        """Record that the marks of a page were altered, so that it is made without marks for a while."""
         self._altered.pop(key, None)
         self._altered.note(key, Altered(page.why_altered, time.monotonic() + PAUSE))
 
     def cut(self, page: Making, response: Response, values: dict[str, Any]) -> bool:
-        """Cut the marks out of a response. Return whether all of them tell where its holes are.
+        """Cut the marks out of a response. Return false if they were altered, so that the places of its holes are not known.
 
-        :param page: what they belong to.
-        :param values: those in ``g`` before the view was called.
+        :param page: the page that the marks belong to.
+        :param values: the values in ``g`` before the view was called.
         """
         marks = page.marks
         if marks is None or not marks.are_used or (response.direct_passthrough and not marks.are_shown):
@@ -162,7 +162,7 @@ class AppHoles:
         if marks.is_in(response.status) or any(marks.is_in(value) for _, value in response.headers):
             marks.altered = marks.altered or "what a hole returns is in a field of the response"
         elif not response.is_sequence or response.direct_passthrough:
-            # A stream is made while it is sent. What it calls then are plain calls.
+            # A stream is made while it is sent. Its holes are plain calls then.
             marks.altered = marks.altered or "a response with holes is a stream or a file"
         return not marks.altered
 
@@ -224,7 +224,7 @@ class AppHoles:
             error, fallback = failed, None
         if fallback is None and self._app.debug:
             if isinstance(error, HTTPException):
-                # Flask would answer with its page.
+                # Flask would answer with the page of this exception, as if the view had raised it.
                 raise StaleCacheError(f"the hole {call.label} has failed: {error}") from error
             raise error
         self._log.error_every_minute(
@@ -244,18 +244,18 @@ def note_filled(context: RequestContext) -> None:
 
 
 def keep_private(response: Response) -> None:
-    """Send a filled page as one visitor's, even if hooks have said otherwise of it, as they do of all pages."""
+    """Give a filled page private fields, even if a hook has set others, as it does for all pages."""
     if not is_as_cloned(response) and not is_private(response.headers):
         response.headers = Headers(private_fields(response.headers))
 
 
 def is_shown(environ: Mapping[str, Any]) -> bool:
-    """Whether the body of a page is shown."""
+    """Whether a visitor sees the body of a page: not with HEAD, in a refresh or in a warming."""
     return environ["REQUEST_METHOD"] != "HEAD" and REFRESHING not in environ and WARMING not in environ
 
 
 def send_nothing(response: Response) -> None:
-    """Leave out the length of a body that is not shown, and whose holes are not filled."""
+    """Remove the Content-Length of a response that no visitor sees: its holes are not filled."""
     response.automatically_set_content_length = False
     response.headers.remove("Content-Length")
 
@@ -273,7 +273,10 @@ def holes_of(response: Response) -> tuple[Hole, ...]:
 
 @contextmanager
 def _globals_of_hit(values: dict[str, Any]) -> Iterator[None]:
-    """Let holes find in ``g`` what was there before the view. What the view has put there is back afterwards."""
+    """Let holes find in ``g`` the values from before the view, as at a hit.
+
+    Afterwards the values of the view are back, beside those that the holes have put there.
+    """
     outer = outer_context()
     if outer is None or not hasattr(outer.g, "__dict__"):
         yield

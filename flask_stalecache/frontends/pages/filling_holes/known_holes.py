@@ -1,16 +1,16 @@
 """The holes of extensions that give each visitor something of their own on every page: see ``STALECACHE_HOLES``.
 
 ====================  ==================================================================================================
-extension             what it does, and what becomes of that
+extension             what it does, and how its values are kept out of stored pages
 ====================  ==================================================================================================
-Flask-WTF             ``generate_csrf`` finds its token in ``g``: there it finds a mark
+Flask-WTF             ``generate_csrf`` takes its token from ``g``, where it finds a mark
 Flask-SeaSurf         likewise; its hook, which looks for the token in the session, only sets ``g``
-Flask-Talisman        the nonce is an attribute of the request: there the page finds a mark
-Flask-Login           its context processor looks up who is logged in for each template: it gives the proxy instead
+Flask-Talisman        the nonce is an attribute of the request, where the page finds a mark
+Flask-Login           its context processor loads the user for each template: ours gives the template the proxy instead
 Flask-Principal       its hook looks up the identity in the session, and only sets ``g``
 ====================  ==================================================================================================
 
-A token or nonce that is a mark need not be in the page: each form makes one.
+The mark of a token or nonce need not be in the page: each form makes a token, even if the page does not show it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..watching.hook_reads import SetsG, calling_apart, globals_watched, has_hoo
 
 #: The names of the holes in stored pages.
 _WTF, _SEASURF, _NONCE = "csrf_token of Flask-WTF", "csrf_token of Flask-SeaSurf", "csp_nonce of Flask-Talisman"
-#: The hooks that only set ``g``: the extension, the module of their object, and their name.
+#: The hooks that only set ``g``, by the module of their object and their name, and their extensions.
 _HOOKS = {
     ("flask_principal", "_on_before_request"): "flask_principal",
     ("flask_seasurf", "_before_request"): "flask_seasurf",
@@ -50,7 +50,7 @@ class KnownHoles:
     :param chosen: the extensions whose holes are on.
     :param hooks: the names of the app's own hooks that only set values in ``g``.
     :param is_for_page: whether a request is for a page that is stored by the app itself.
-    :param log: tells of hooks that do not exist.
+    :param log: warns about hooks that do not exist.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class KnownHoles:
         self._log = log
 
     def prepare(self) -> None:
-        """Prepare the app, once its extensions and hooks are there: before its first request."""
+        """Prepare the app before its first request, when its extensions and hooks are registered."""
         found: set[str] = set()
         for hooks in self._app.before_request_funcs.values():
             for index, hook in enumerate(hooks):
@@ -109,7 +109,7 @@ class KnownHoles:
 
     @contextmanager
     def around(self, context: RequestContext, page: Making) -> Iterator[None]:
-        """Let a view find marks where the extensions keep what is a visitor's."""
+        """Put marks where the extensions keep a visitor's values while a view runs, and watch which values of ``g`` it reads."""
         marks = page.marks
         if marks is None:
             yield
@@ -140,14 +140,14 @@ class KnownHoles:
         put = [(state, name, state.get(name, _MISSING), marks.mark(call, must_show=False)) for state, name, call in places]
         for state, name, _, mark in put:
             state[name] = mark
-            # Of the attributes of a request, nothing tells who reads them.
+            # Reads of the attributes of a request are not recorded: the mark may be in the page.
             marks.taken = marks.taken or state is not own
         try:
             yield frozenset(name for state, name, _, _ in put if state is own)
         finally:
             for state, name, before, mark in put:
                 if state.get(name) is not mark:
-                    # The view has put one of its own there.
+                    # The view has put a value of its own there.
                     continue
                 if before is _MISSING:
                     del state[name]
@@ -167,13 +167,13 @@ class KnownHoles:
     # -- for a visitor -----------------------------------------------------------------------------------------------
 
     def found(self, call: HoleCall) -> Callable[[], Any] | None:
-        """Return the function that fills a hole; ``None`` if it is not one of these, or if its extension is not there."""
+        """Return the function that fills a hole; ``None`` if it is no hole of an extension, or if its extension is not there."""
         if call.name == _WTF and self._is_there("flask_wtf", "flask_wtf.csrf"):
             return sys.modules["flask_wtf.csrf"].generate_csrf  # type: ignore[no-any-return]
         if call.name == _SEASURF and (seasurf := self._seasurf()) is not None:
             return seasurf._get_token  # type: ignore[no-any-return]
         if call.name == _NONCE and self._is_there("flask_talisman", "flask_talisman"):
-            # A view may have none, as Flask-Talisman's own function says.
+            # A request may have no nonce: Flask-Talisman's own function returns "" then, too.
             return lambda: getattr(request_context().request, "csp_nonce", "")
         return None
 
@@ -184,7 +184,7 @@ def _user_later(current_user: Any) -> dict[str, Any]:
 
 
 class _Loads:
-    """Loads who is logged in. For ``login_required`` above a cached view, what that reads is kept apart: a hit runs it too."""
+    """Loads the user for Flask-Login. Reads by ``login_required`` above a cached view are kept apart: a hit runs it too."""
 
     def __init__(self, load: Callable[..., Any], is_for_page: Callable[[RequestContext], bool]) -> None:
         self._load = load
@@ -197,7 +197,7 @@ class _Loads:
 
 
 def _is_called_by_decorator() -> bool:
-    """Whether no code but Flask-Login's own stands between Flask's dispatch and the caller."""
+    """Whether there is only code of Flask-Login, Werkzeug and this package between Flask's dispatch and the caller."""
     frame: Any = sys._getframe(2)
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
@@ -208,7 +208,7 @@ def _is_called_by_decorator() -> bool:
 
 
 def _watch_forms() -> None:
-    """Let forms with a secret of their own tell: the hole of Flask-WTF knows only that of the app."""
+    """Have pages with a form that has a secret of its own made without marks: the hole of Flask-WTF has only the app's secret."""
     csrf = sys.modules.get("flask_wtf.csrf")
     kind: Any = getattr(csrf, "_FlaskFormCSRF", None)
     if kind is None or hasattr(kind.generate_csrf_token, "stalecache_is_ours"):

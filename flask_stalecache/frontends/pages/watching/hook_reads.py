@@ -1,7 +1,7 @@
-"""Reads of a request by hooks before a cached view is called, where they only set values in ``g``.
+"""Reads of a request by hooks that run before a cached view and only set values in ``g``.
 
-A hit runs them too. So their reads make a page personal only if the view then reads a value of ``g`` that was there. Nothing is
-known about any other hook: it may have set a context variable, so its reads count.
+A hit runs these hooks too. So their reads make a page personal only if the view then reads a value of ``g`` that was there. Any
+other hook may have set something else, such as a context variable, so its reads count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...observation.session_log import KeysApart
 from ...observation.watched_session import log_of
 from .watch import reads_of
 
-#: On the request: the reads of such hooks, which don't count so far.
+#: On the request: the reads of such hooks that do not count yet.
 _APART = "_stalecache_hook_reads"
 
 
@@ -29,7 +29,7 @@ class _Reads(NamedTuple):
 
 
 def count_hook_reads(context: RequestContext) -> None:
-    """Let what such hooks have read count."""
+    """Count the reads of such hooks that were kept apart so far."""
     read: list[_Reads] = context.request.__dict__.pop(_APART, [])
     for reads in read:
         reads_of(context).add(reads.log)
@@ -38,14 +38,14 @@ def count_hook_reads(context: RequestContext) -> None:
 
 
 def has_hook_reads(context: RequestContext) -> bool:
-    """Whether such hooks have read something that does not count so far."""
+    """Whether there are reads of such hooks that do not count yet."""
     return _APART in context.request.__dict__
 
 
 def calling_apart(context: RequestContext, function: Callable[[], Any], is_for_page: Callable[[RequestContext], bool]) -> Any:
-    """Call a function that only sets values in ``g``, and keep apart what it reads. If it raises, that counts.
+    """Call a function that only sets values in ``g``, and keep its reads apart. If it raises, they count.
 
-    :param is_for_page: whether a request is for a page that is stored by the app itself: for all others, all reads count.
+    :param is_for_page: whether a request is for a page that is stored by the app itself. For other requests, all reads count.
     """
     session = log_of(context) if is_for_page(context) else None
     if session is None:
@@ -78,7 +78,7 @@ class SetsG:
         self.__name__ = getattr(hook, "__name__", "hook")
 
     def __call__(self) -> Any:
-        """Call it."""
+        """Call the hook. If it answers the request itself, its reads count."""
         context = request_context()
         answer = calling_apart(context, self.hook, self._is_for_page)
         if answer is not None:
@@ -90,12 +90,12 @@ class SetsG:
 
 
 class GlobalsWatch:
-    """The names in ``g`` that were there before a view.
+    """The names in ``g`` that were there before a view, and whether it has read them.
 
-    :param names: those that the app has set.
-    :param marks: those of marks.
+    :param names: the names that the app has set.
+    :param marks: the names of marks.
     :ivar is_read: one of the names was read.
-    :ivar is_mark_read: one of the marks was.
+    :ivar is_mark_read: one of the marks was read.
     """
 
     __slots__ = ("is_mark_read", "is_read", "marks", "names")
@@ -107,7 +107,7 @@ class GlobalsWatch:
 
 
 _watches: ContextVar[tuple[GlobalsWatch, ...]] = ContextVar("stalecache_globals", default=())
-#: They ask for all values in ``g`` for their own use.
+#: Modules that read all values in ``g`` for their own use, which does not count.
 _OWN = ("flask_stalecache.", "flask.ctx")
 
 
@@ -127,7 +127,7 @@ def globals_watched(marks: frozenset[str]) -> Iterator[GlobalsWatch]:
     kind, watch = type(own), GlobalsWatch(frozenset(vars(own)) - marks, marks)
     token = _watches.set((*_watches.get(), watch))
     try:
-        # Its own method would put the class among the values.
+        # The __setattr__ of ``g`` would put the class among its values.
         object.__setattr__(own, "__class__", kept_by_class(kind, "_stalecache_watched", _watched_kind))
     except TypeError:
         watch.is_read = watch.is_mark_read = True

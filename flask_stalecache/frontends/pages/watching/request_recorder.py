@@ -1,7 +1,8 @@
 """A request class that records which cookies, fields, parameters and variables of the environ are read.
 
 The app's request class gets a subclass, so that all reads are seen from the construction of the request on, in hooks and extensions
-too. Werkzeug, Flask and this package get the plain environ, since they read it at every hit; all others get one that records.
+too. Werkzeug, Flask and this package get the plain environ, since they read it at every hit. All other code gets one that records
+its reads.
 """
 
 from __future__ import annotations
@@ -72,12 +73,12 @@ _FROM_FIELD = {
 
 _frame = sys._getframe
 _new_environ = RequestEnviron.__new__
-#: The modules of Flask that ask for the environ at every hit: this is the shortest way to tell them.
+#: The modules of Flask that read the environ at every hit: comparing them is the fastest way to recognise them.
 _APP, _CONTEXT = vars(flask.app), vars(flask.ctx)
 
 
 class ObservedRequest(Request):
-    """Records its reads. :func:`observed_request_class` puts it between Flask's request class and the app's own."""
+    """A request that records its reads. :func:`observed_request_class` puts it between Flask's request class and the app's own."""
 
     stalecache_exempt: ClassVar[Mapping[str, frozenset[str]]] = {}
     #: Whether the constructor sets what :func:`~.request_state.initial_state` returns.
@@ -99,7 +100,7 @@ class ObservedRequest(Request):
 
     @property
     def stalecache_reads(self) -> ReadLog:
-        """The log of the reads of this request. A gateway has recorded what middleware has read of the same request."""
+        """The log of the reads of this request. Reads by middleware are not in it: a gateway records them apart."""
         environ: ObservedEnviron = self.__dict__["environ"]
         return environ.log
 
@@ -111,7 +112,7 @@ class ObservedRequest(Request):
             return environ._plain
         receiver = reader.get("__name__", "")
         if receiver == "werkzeug.utils":
-            # environ_property reads for its caller, and at once.
+            # environ_property reads at once, for its caller.
             return environ
         return environ._plain if is_of_framework(receiver) else environ.hand_out(receiver)
 
@@ -147,7 +148,7 @@ class ObservedRequest(Request):
 
     @query_string.setter
     def query_string(self, value: bytes) -> None:
-        """Ignore what Werkzeug sets in its constructor: it is in the environ, and not to be had from ``vars()``."""
+        """Ignore the query that Werkzeug sets in its constructor: it is in the environ, and ``vars()`` must not show it."""
 
     @property
     def remote_addr(self) -> str | None:
@@ -157,7 +158,7 @@ class ObservedRequest(Request):
 
     @remote_addr.setter
     def remote_addr(self, value: str | None) -> None:
-        # The constructor sets what is in the environ, before it sets that.
+        # Werkzeug's constructor sets this before the environ, which has the same address.
         if "environ" in self.__dict__:
             self.__dict__[_ADDRESS] = value
 
@@ -183,13 +184,13 @@ class ObservedRequest(Request):
 
 
 def plain_environ(request: Request) -> dict[str, Any]:
-    """Return the environ of a request, whose reads are not recorded."""
+    """Return the plain environ of a request. Reads of it are not recorded."""
     environ: dict[str, Any] = request.__dict__["environ"]
     return environ._plain if isinstance(environ, ObservedEnviron) else environ
 
 
 def arrived_environ(request: Request) -> dict[str, Any]:
-    """Return the environ of a request with what it had when the request came, even if hooks have changed or removed that."""
+    """Return the environ of a request with the values that arrived in it, even if hooks have changed or removed them."""
     held = request.__dict__["environ"]
     if not isinstance(held, ObservedEnviron):
         return held  # type: ignore[no-any-return]
@@ -211,7 +212,7 @@ def _from_field(attribute: str, field: str) -> property:
 
 
 def _accept_field(attribute: str, field: str) -> property:
-    """Return the property of an Accept field. Code outside the framework is given one that records what it asks."""
+    """Return the property of an Accept field. Code outside the framework gets an object that records its reads."""
     cached, name = f"_stalecache_{attribute}", field.lower()
 
     def read(self: Any) -> Any:
@@ -257,7 +258,7 @@ def _values(attribute: str, note: str, note_all: str, kind: str, parse: Callable
         values = self.__dict__.get(cached)
         if values is None:
             if attribute == "cookies" and is_flask_opening_session(reader):
-                # At every hit of an app with sessions. Its read does not count.
+                # This happens at every hit of an app with sessions. The read does not count.
                 return parse(self)
             log = self.stalecache_reads
             values = observed_values(parse(self), getattr(log, note), getattr(log, note_all), log.uses(kind))
@@ -270,7 +271,7 @@ def _values(attribute: str, note: str, note_all: str, kind: str, parse: Callable
 
 
 def _parsed_cookies(request: Any) -> Any:
-    """Return the cookies, as Werkzeug parses them, or those that the app has set in the place of them."""
+    """Return the cookies, as Werkzeug parses them, or those that the app has set instead."""
     state = request.__dict__
     if "cookies" in state:
         return state["cookies"]
@@ -300,19 +301,19 @@ def observed_request_class(base: type[Request], exempt_readers: Mapping[str, fro
     :param base: the app's request class.
     :param exempt_readers: packages, and the fields and variables whose reads by them don't count.
     """
-    # After the app's own class in the order of resolution, so that its overriding methods read through ours.
+    # After the app's own class in the method resolution order, so that its overriding methods read through ours.
     bases = (ObservedRequest,) if base is Request else (base, ObservedRequest)
     attributes: dict[str, Any] = {"stalecache_exempt": exempt_readers}
     if base.__init__ is not Request.__init__:
         attributes["__init__"] = _observed_constructor(base)
     kind: Any = type(f"Observed{base.__name__}", bases, attributes)
-    # A constructor of the app's own is not tried out: it may count.
+    # A constructor of the app's own is not called to compare its result: it may have side effects.
     kind.stalecache_is_usual = "__init__" not in attributes and sets_initial_state(kind)
     return kind  # type: ignore[no-any-return]
 
 
 def _observed_constructor(base: Any) -> Callable[..., None]:
-    """Return a constructor that gives the app's own one an environ that records, since it may read from its argument."""
+    """Return a constructor that calls the app's own one with an environ that records its reads: it may read its argument."""
 
     def __init__(self: Any, environ: Any, *args: Any, **kwargs: Any) -> None:
         if not isinstance(environ, ObservedEnviron):

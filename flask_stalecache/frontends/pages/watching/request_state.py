@@ -1,7 +1,8 @@
 """The attributes of a new request object, as Werkzeug's constructor sets them.
 
-That takes six calls and six properties of ours, a tenth of a hit. So a request object of the usual kind gets them at once.
-Whether they are the same is checked when the class is made: another version of Werkzeug, or an app's own class, may set others.
+The constructor makes six calls and sets six properties of ours, which takes a tenth of a hit. So a request object of the usual kind
+gets the attributes at once. That they are the same is checked when the class is made: another version of Werkzeug, or an app's own
+class, may set others.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _SAMPLES: tuple[dict[str, Any], ...] = (
 def initial_state(environ: dict[str, Any]) -> dict[str, Any]:
     """Return the attributes of the request object of an environ, apart from ``environ`` itself.
 
-    :raises UnicodeEncodeError: for an environ that is against PEP 3333, as Werkzeug does.
+    :raises UnicodeEncodeError: for an environ that violates PEP 3333, as Werkzeug does.
     """
     get = environ.get
     root, path, query = get("SCRIPT_NAME") or "", get("PATH_INFO") or "", get("QUERY_STRING", "")

@@ -1,6 +1,6 @@
 """Records which values of a session are read, so that a key made from one value does not cover the others.
 
-It is for sessions whose interfaces may do more than load the values. All others are watched from the beginning.
+It is for sessions whose interfaces may do more than load the values. All others are watched from the moment when they are opened.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ _AS_A_WHOLE = (
 def watched_session(session: Any) -> Iterator[SessionReads]:
     """Record the reads of a session.
 
-    The session gets another class for this time, since Flask hands out the very object to all who use it, and saves it later.
+    The session object itself gets another class for this time, since Flask hands it out to all code that uses it, and saves it
+    later.
     """
     reads, base = SessionReads(), type(session)
     outer = getattr(session, "_stalecache_reads", None)
     if outer is not None or not hasattr(session, "__dict__"):
         reads.whole = True
         if outer is not None:
-            # A cached view within a cached view: the reads of the inner one are not told apart.
+            # A cached view within a cached view: for both, all of the session counts as read.
             outer.whole = True
         yield reads
         return
@@ -70,7 +71,7 @@ def _noting_name(base: type, method: str) -> Callable[..., Any]:
     original = getattr(base, method)
 
     def read(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-        # To show flashed messages changes the session, which is seen otherwise.
+        # Showing flashed messages also changes the session, which its flag shows.
         if name not in SESSION_BOOKKEEPING:
             self._stalecache_reads.names.add(name)
         return original(self, name, *args, **kwargs)

@@ -1,7 +1,7 @@
 """Watches what a view does to request and session, so that no visitor is served another visitor's page.
 
-A name that the view reads and the key lacks is stored with the entry, which is then served only to requests
-without it. Reads that no name can tell keep the page out of the store.
+A name that the view reads and the key lacks is stored with the entry, which is then served only to requests without it. Reads that
+can't be recorded by name keep the page out of the store.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _READS_ALL = {
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """The request fields, cookies and session values that the key covers: to read them does not count.
+    """The request fields, cookies and session values that the key covers: reading them does not count.
 
     :param headers: request fields, in lower case.
     :param cookies: cookie names.
@@ -74,7 +74,7 @@ class Watch:
         self.session = session
 
     def add(self, more: Watch) -> None:
-        """Add the effects of what has answered in place of the view."""
+        """Add the effects of the error handlers that have answered in place of the view."""
         self.refusal = self.refusal or more.refusal
         self.session.names |= more.session.names
         self.session.whole = self.session.whole or more.session.whole
@@ -82,7 +82,7 @@ class Watch:
 
 @contextmanager
 def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
-    """Run a view under watch. Conditions and Range are hidden from it: they are answered from the frozen copy."""
+    """Run a view under watch. Conditions and Range are hidden from it: they are answered from the final response."""
     callbacks, log = _count_callbacks(context), log_of(context)
     with _hidden_conditionals(context):
         if log is None:
@@ -97,7 +97,7 @@ def watched(context: RequestContext, covered: Covered) -> Iterator[Watch]:
 
 @contextmanager
 def _watched_by_key(context: RequestContext, covered: Covered, log: SessionLog) -> Iterator[Watch]:
-    """Watch what a view does to a session whose keys are watched. What it reads by key, the keys tell."""
+    """Watch what a view does to a session that is watched by key: its reads are recorded in the log of the session."""
     session = session_of(context)
     modified_before, watch = _flag(session, "modified"), Watch(SessionReads())
     with _flags_set_aside(session):
@@ -112,10 +112,10 @@ def _watched_by_key(context: RequestContext, covered: Covered, log: SessionLog) 
 
 @contextmanager
 def _watched_as_a_whole(context: RequestContext, covered: Covered) -> Iterator[Watch]:
-    """Watch what a view does to a session that only its cookie tells."""
+    """Watch what a view does to a session that is not watched by key: any read of it counts as a read of its cookie."""
     session = session_of(context)
     modified_before = _flag(session, "modified")
-    # Flask's SessionMixin always says True for session classes that can't tell: then any use may be a change.
+    # For classes that don't track changes, Flask's SessionMixin always says that they are modified: then any use may be a change.
     tells = "modified" in getattr(session, "__dict__", ()) or getattr(type(session), "modified", None) is not True
     with _flags_set_aside(session), watched_session(session) as reads:
         watch = Watch(reads)
@@ -165,7 +165,7 @@ def _taken(state: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _flag(session: Any, name: str) -> bool:
-    # A session class without the flag can't tell: assume the worse.
+    # A session class without the flag doesn't track this: assume the worst.
     return bool(getattr(session, name, True))
 
 
@@ -181,7 +181,7 @@ def is_changed(session: Any) -> bool:
 
 def _set_flag(session: Any, name: str, value: bool) -> None:
     if name in getattr(session, "__dict__", ()):
-        # Not by the name, which a watched session would take for a change.
+        # Not with setattr(), which a watched session would record as a change.
         session.__dict__[name] = value
         return
     # A session class of the app may compute its flags: they need no reset.
@@ -191,7 +191,7 @@ def _set_flag(session: Any, name: str, value: bool) -> None:
 
 @contextmanager
 def covered_by_key(context: RequestContext, ignored: frozenset[str]) -> Iterator[tuple[ReadLog, SessionReads]]:
-    """Run a ``key`` callable. Yields its reads of the request, and of the session if nothing has used that before.
+    """Run a ``key`` callable. Yield its reads of the request, and its reads of the session as far as the key covers them.
 
     :param ignored: request fields whose reading does not count.
     """
@@ -210,17 +210,17 @@ def covered_by_key(context: RequestContext, ignored: frozenset[str]) -> Iterator
     if own is not None:
         _leave_uncovered(context, own, reads)
     elif used_before:
-        # A hook may have looked up who is logged in, which the key does not tell.
+        # A hook may have looked up who is logged in, which is not in the key.
         reads.names.clear()
         reads.whole = False
 
 
 def _leave_uncovered(context: RequestContext, log: SessionLog, reads: SessionReads) -> None:
-    """Take out of the reads of a ``key`` callable what it does not cover."""
+    """Remove from the reads of a ``key`` callable those that the key does not cover."""
     # Messages are shown once, and a page from the store would not show them.
     reads.names -= log.written | FLASHES
     if log.is_rewritten or log.whole:
-        # A hook may have read other values than the key has, or of other names.
+        # A hook may have read other values than the key has, or other names.
         reads.whole = False
         reads.names -= reads.names if log.is_rewritten else frozenset()
     if log.is_ended and not log.whole:
@@ -231,8 +231,8 @@ def _leave_uncovered(context: RequestContext, log: SessionLog, reads: SessionRea
 def unnoticed(context: RequestContext) -> Iterator[None]:
     """Run code whose reads of the request do not count, since it makes no difference to the page.
 
-    What it keeps in ``g`` and on the request is dropped, as Flask-Login keeps who is logged in: the page would find it there
-    without a read that counts.
+    Values that it keeps in ``g`` and on the request are dropped, such as the user that Flask-Login keeps: the view would find them
+    there without a read that counts.
     """
     session, log = session_of(context), log_of(context)
     used_before = _flag(session, "accessed")
@@ -279,7 +279,7 @@ def names_beyond_key(context: RequestContext, covered: Covered, watch: Watch) ->
 
 
 def _names_of_session(context: RequestContext, covered: Covered, watch: Watch) -> RequestInputs:
-    """Return the keys of the session that were read, or the name of its cookie where they don't tell."""
+    """Return the keys of the session that were read, or the name of its cookie if the keys are not known or not enough."""
     if covered.session is None:
         return NO_NAMES
     log = log_of(context)
@@ -294,19 +294,19 @@ def _names_of_session(context: RequestContext, covered: Covered, watch: Watch) -
 
 
 def holds_of(context: RequestContext) -> HoldsKeys:
-    """Return what looks up keys of the visitor's session."""
+    """Return the function that looks up keys of the visitor's session."""
     return partial(holds_key, context, arrived_environ(context.request))
 
 
 def _covers_session(session: Any, covered: SessionReads, watch: Watch) -> bool:
-    # C code such as json.dumps calls no method of an empty dict, so that its reads are not seen. Then the cookie must tell.
+    # C code such as json.dumps calls no method of an empty dict, so that its reads are not seen. Then the cookie counts.
     return bool(session) and bool(covered) and covered.covers(watch.session)
 
 
 def add_inherited(context: RequestContext, names: RequestInputs, reader: str) -> None:
-    """Record names that another page depends on, which is a part of this one.
+    """Record the names that a page within this one depends on, as read by this one.
 
-    :param reader: its view.
+    :param reader: the view of the page within.
     """
     log, session = reads_of(context), log_of(context)
     log.cookies.update(dict.fromkeys(names.cookies, reader))
@@ -325,7 +325,7 @@ def ignored_parameters_read(log: ReadLog, query: str, ignored: NamePatterns) -> 
 
 
 def names_missed(log: ReadLog, environ: Mapping[str, Any]) -> RequestInputs:
-    """Return what stands for a read of all cookies that has found none: then a page is for visitors without any.
+    """Return the Cookie field as a name, if all cookies were read and there were none: the page is for visitors without cookies.
 
     :param environ: the request.
     """
@@ -335,10 +335,10 @@ def names_missed(log: ReadLog, environ: Mapping[str, Any]) -> RequestInputs:
 
 
 def read_beyond_names(log: ReadLog, environ: Mapping[str, Any], ignored: NamePatterns) -> Refusal | None:
-    """Return the refusal if no name tells what the page depends on.
+    """Return the refusal if the page depends on something that can't be recorded by name.
 
-    All fields were read, all cookies that the request has, ignored parameters, or the order of parameters where the key does not
-    have it.
+    That is: all fields, all variables of the environ, all cookies of a request that has some, ignored parameters, or the order of
+    parameters where the key does not have it.
 
     :param environ: the request.
     """
@@ -373,13 +373,13 @@ def _discarded_class(null: Any) -> Any:
 def discard_session(context: RequestContext) -> None:
     """Keep a request from saving its session, even if hooks go on changing it.
 
-    Flask does not save what is of the interface's null class; but that one refuses changes.
+    Flask does not save a session of the interface's null class. That class refuses changes, so a subclass is used that allows them.
     """
     null = getattr(context.app.session_interface, "null_session_class", NullSession)
     used = session_of(context)
     discarded, log = kept_by_class(null, "_stalecache_discarded", _discarded_class)(plain_values(used)), log_of(context)
     if log is not None:
-        # What hooks read of it counts as before.
+        # Reads by hooks count as before.
         go_on_watching(context, log, discarded)
     replace_session(context, discarded)
     _set_flag(discarded, "accessed", _flag(used, "accessed"))
