@@ -87,8 +87,8 @@ class ForeignChanges:
 
     def _found_since(self, number: int) -> Sequence[Purge]:
         found = [purge for purge in self._records.waiting.read() if purge.number > number]
-        # Merged and damaged records have no names: they count for everything.
-        for record in (self._records.floors().all_as_one(), *self._records.all()):
+        # Records before floors, as in :meth:`PurgeRecords.since`. Merged and damaged ones have no names: they count for everything.
+        for record in (*self._records.all(), self._records.floors().all_as_one()):
             names = (record.name or EVERYTHING,)
             found += [Purge(names, record.hard, False, record.hard / 1e9)] if record.hard > number else []
             found += [Purge(names, soft, True, at) for soft, at in record.softs if soft > number]

@@ -6,6 +6,7 @@ Covers ``stores.foreign_changes``.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from flask_stalecache.core.addressing.purge_names import short_name
 from flask_stalecache.stores import purger
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.purges import purge_records
+from flask_stalecache.stores.purges.purge_floors import Floors
 from flask_stalecache.stores.purges.purge_record import Purge
 from flask_stalecache.stores.purges.purge_records import PurgeRecords
 from flask_stalecache.stores.purges.waiting_purges import SEQ_STEPS, WaitingPurges
@@ -188,6 +190,24 @@ def test_merged_purges_are_told_as_one_of_everything(directory: Path) -> None:
     before = store.seq()
     store.apply_purges([foreign(*(short_name(f"tag:{each}") for each in range(100)))])
     assert ("all",) in {purge.names for purge in store.purges_since(before)}
+
+
+@pytest.mark.parametrize("ask", [lambda store: store.purges_since(0), lambda store: store._records._last_of_records()])
+def test_a_purge_that_is_merged_while_the_records_are_read_is_found(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, ask: Callable[[FileStore], object]
+) -> None:
+    store.purge(NEWS, soft=False)
+    floors = PurgeRecords.floors
+
+    def merge_afterwards(records: PurgeRecords) -> Floors:
+        found = floors(records)
+        monkeypatch.undo()
+        records.most, records._writes_left = 0, 0
+        records.merge_oldest()
+        return found
+
+    monkeypatch.setattr(PurgeRecords, "floors", merge_afterwards)
+    assert ask(store)
 
 
 def test_one_record_is_written_for_many_purges_of_a_name(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:

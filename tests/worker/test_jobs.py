@@ -29,6 +29,15 @@ def test_a_key_waits_and_runs_once() -> None:
     assert jobs.pop(8.0, 77) == packet(1)
 
 
+def test_a_key_waits_once_also_if_its_endpoint_has_changed() -> None:
+    jobs = Jobs(10)
+    jobs.push(packet(1, group=1), 5.0)
+    jobs.push(packet(1, group=2), 6.0)
+    assert len(jobs) == 1
+    assert jobs.pop(7.0, 77) == packet(1, group=2)
+    assert jobs.pop(7.0, 78) is None
+
+
 def test_endpoints_take_turns_and_what_is_asked_for_most_comes_first() -> None:
     jobs = Jobs(1000)
     for number in range(100):

@@ -143,14 +143,21 @@ class FairQueue:
 
         :param is_bound: whether the size of the queue limits it.
         """
-        group = self._groups.get(waiting.group)
-        before = None if group is None or waiting.key is None else group.jobs.get(waiting.key)
+        before = self._waiting_for(waiting.key)
         if before is not None:
             waiting.demand.add(before.demand)
-            self._add(waiting)
-            return before
         self._add(waiting)
+        if before is not None:
+            if before.group != waiting.group:
+                self._remove(before)
+            return before
         return self._drop_least(waiting.group) if is_bound and len(self) > self._size else None
+
+    def _waiting_for(self, key: Hashable) -> Waiting | None:
+        """Return the job that waits for a key, in whatever group: a URL may belong to another endpoint by now."""
+        if key is None:
+            return None
+        return next((group.jobs[key] for group in self._groups.values() if key in group.jobs), None)
 
     def pop(self) -> Waiting | None:
         """Take the job that is next; ``None`` if none waits."""

@@ -279,7 +279,8 @@ class PurgeRecords:
         return 0 if data is None else None if number is None else int(number[0])
 
     def _last_of_records(self) -> int:
-        return max((number | 1 for number in (self.floors().last, *(each.last for each in self.all())) if number), default=0)
+        # Records before floors, as in :meth:`since`.
+        return max((number | 1 for number in (*(each.last for each in self.all()), self.floors().last) if number), default=0)
 
     def all(self) -> list[PurgeRecord]:
         """Return all records that were not merged. Damaged ones have no name."""

@@ -21,7 +21,9 @@ import random
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from ...core.addressing.keys import digest
 from ...core.addressing.purge_names import EVERYTHING
@@ -77,8 +79,9 @@ class Follower:
         #: The number of the last change that was read, and a digest of its content.
         self._last_change = (0, 0)
         self._pace = _Pace()
-        #: The serials that were put into slots lately. A process may have noted an older serial there at the same moment.
-        self._put: dict[int, int] = {}
+        #: The slots and serials that were put lately. A process may have noted an older serial there at the same moment.
+        # A deque, since requests that purge read the logs too: its methods need no lock.
+        self._put: deque[tuple[int, int]] = deque()
         self._put_at = time.monotonic()
 
     # -- one a host ----------------------------------------------------------------------------------------------
@@ -351,7 +354,7 @@ class Follower:
             serial = 0 if removed else number_of(text)
             if not serial or known.serial(slot) != serial:
                 known.put(slot, serial)
-                self._put[slot] = serial
+                self._put.append((slot, serial))
                 moved.append(slot)
             if removed:
                 self._files.remove_begun_before(address, int(text[1:]) / 1e6)
@@ -369,11 +372,14 @@ class Follower:
 
     def _look_at_slots(self) -> None:
         """Clear slots in which a process has noted another serial at the same moment: it may be older, so the server is asked."""
-        known = self._known
-        for slot, serial in self._put.items():
+        known, put = self._known, dict[int, int]()
+        with suppress(IndexError):
+            while True:
+                slot, serial = self._put.popleft()
+                put[slot] = serial
+        for slot, serial in put.items():
             if serial and known.serial(slot) != serial:
                 known.put(slot, 0)
-        self._put = {}
 
     # -- other hosts ---------------------------------------------------------------------------------------------
 

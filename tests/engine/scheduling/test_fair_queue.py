@@ -111,6 +111,15 @@ def test_a_second_job_of_a_key_takes_the_place_of_the_first_with_the_demand_of_b
     assert order_of(queue) == ["a/2"]
 
 
+def test_a_second_job_of_a_key_may_be_of_another_group() -> None:
+    first, second = named("a/1", 1, 1), Waiting(nothing, "b", "a/1", demand(1, 1))
+    queue = queue_of(first, named("b/2", 1, 1, 1))
+    assert queue.push(second) is first
+    assert len(queue) == 2
+    assert queue.pop() is second, "it has the demand of both"
+    assert order_of(queue) == ["b/2"]
+
+
 @pytest.mark.parametrize(
     ("waiting", "new", "dropped"),
     [

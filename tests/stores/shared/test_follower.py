@@ -18,6 +18,7 @@ from flask_stalecache.stores.base import Acknowledged
 from flask_stalecache.stores.shared import follower as follower_module
 from flask_stalecache.stores.shared import logs
 from flask_stalecache.stores.shared.known import number_of, shared_number
+from flask_stalecache.stores.shared.logs import EntryChange
 from flask_stalecache.stores.table.stamps import slot_of
 from support.engine import make_entry
 from support.purging import NAMES, NEW, NEWS, OLD, SPORT, begun, body_in, fresh_body_in
@@ -543,3 +544,24 @@ def test_an_empty_server_after_a_kill(server: Server, hosts: list[Host]) -> None
     one.read()
     assert [fresh_body_in(one.files), *bodies(one, two)] == [None, OLD, OLD]
     two.follower.stop()
+
+
+def test_changes_that_another_thread_reads_while_slots_are_checked_are_checked_later(
+    hosts: list[Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A purge reads the logs in the thread of its request."""
+    _, two = hosts
+    two.read()
+    follower, checked = two.follower, []
+
+    def heed_more(slot: int) -> int:
+        checked.append(slot)
+        if len(checked) == 1:
+            follower._heed_each([EntryChange("e" * 40, "00000000000000ee", "another host")])
+        return 0
+
+    follower._heed_each([EntryChange("a" * 40, "00000000000000aa", "another host")])
+    monkeypatch.setattr(two.known, "serial", heed_more)
+    follower._look_at_slots()
+    follower._look_at_slots()
+    assert {slot_of("a" * 40), slot_of("e" * 40)} <= set(checked)
