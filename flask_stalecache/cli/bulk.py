@@ -126,7 +126,7 @@ def _urls(source: str) -> Iterable[str]:
 
 
 def _lines(file: Iterable[str]) -> list[str]:
-    return [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    return [line for line in map(str.strip, file) if line and not line.startswith("#")]
 
 
 def parse_fields(given: Iterable[str]) -> dict[str, str]:

@@ -61,7 +61,7 @@ def _has_own_store(app: Flask, state: AppState) -> bool:
 
 
 def _is_in_instance(app: Flask, store: DirectoryStore) -> bool:
-    return str(store.directory).startswith(str(app.instance_path))
+    return store.directory.is_relative_to(app.instance_path)
 
 
 def _source_of_directory(app: Flask, state: AppState) -> str:

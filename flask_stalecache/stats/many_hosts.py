@@ -110,9 +110,9 @@ def sum_stats(mine: Stats, *others: Iterable[Stats]) -> Stats:
     total: Any = deepcopy(mine)
     for stats in (each for some in others for each in some):
         # ``since`` is 0 if it is unknown.
-        since, limit = min(total["since"], stats["since"] or total["since"]), total["max_size"]
+        known, limit = [since for since in (total["since"], stats["since"]) if since], total["max_size"]
         _add(total, stats)
-        total["since"], total["max_size"] = since, limit
+        total["since"], total["max_size"] = min(known, default=0.0), limit
     return cast(Stats, total)
 
 

@@ -319,7 +319,7 @@ def test_a_publish_is_renewed_for_the_next_visitor(shop: Shop) -> None:
 
 def test_warming_fills_and_is_not_done_twice(shop: Shop, tmp_path: Path) -> None:
     urls = tmp_path / "urls.txt"
-    urls.write_text(f"/news\n\n# the front\n{BASE}/articles/3\n")
+    urls.write_text(f"/news\n\n# the front\n  # and below it\n  {BASE}/articles/3\n")
     first, second = shop.run("warm", str(urls), "/articles/1"), shop.run("warm", str(urls), "/articles/1")
     assert (first.exit_code, lines(first)[-1]) == (0, "3 found: 3 done, 0 failed, 0 skipped"), first.output
     assert (second.exit_code, lines(second)[-1]) == (0, "3 found: 0 done, 0 failed, 3 skipped"), second.output
@@ -432,12 +432,12 @@ def test_the_configuration_is_told_with_where_it_comes_from(
     assert all(f"STALECACHE_{name}" in text for name in ("DIR", "MAX_SIZE", "BASE_URL"))
 
 
-@pytest.mark.parametrize("has_own", [True, False])
-def test_the_configuration_tells_where_the_store_comes_from(tmp_path: Path, has_own: bool) -> None:
+@pytest.mark.parametrize("own", ["own", "instance-of-another", None])
+def test_the_configuration_tells_where_the_store_comes_from(tmp_path: Path, own: str | None) -> None:
     app = Flask("shop", instance_path=str(tmp_path / "instance"))
-    StaleCache(app, store=FileStore(tmp_path / "own") if has_own else None)
+    StaleCache(app, store=FileStore(tmp_path / own) if own else None)
     told = json.loads(app.test_cli_runner().invoke(args=["stalecache", "config", "--json"]).stdout)
-    place = (tmp_path / "own", "StaleCache(store=)") if has_own else (tmp_path / "instance" / "stalecache", "the instance folder")
+    place = (tmp_path / own, "StaleCache(store=)") if own else (tmp_path / "instance" / "stalecache", "the instance folder")
     assert told["STALECACHE_DIR"] == {"value": str(place[0]), "from": place[1]}
 
 

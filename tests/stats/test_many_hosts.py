@@ -46,6 +46,13 @@ def test_sums_count_every_host() -> None:
     assert mine == {**counted(3), "since": mine["since"]}
 
 
+@pytest.mark.parametrize(("mine", "other", "total"), [(0.0, 5.0, 5.0), (5.0, 0.0, 5.0), (4.0, 5.0, 4.0), (0.0, 0.0, 0.0)])
+def test_counts_began_with_the_first_host_that_knows_when(mine: float, other: float, total: float) -> None:
+    here, there = counted(1), counted(1)
+    here["since"], there["since"] = mine, other
+    assert over_hosts(here, Hosts("", (host("b", there),)))["since"] == total
+
+
 def test_gauges_are_of_hosts_that_were_heard_lately() -> None:
     hosts = (host("b", counted(1, entries=20)), host("c", counted(1, entries=300), told=61.0))
     total = over_hosts(counted(1, entries=1), Hosts("", hosts, (counted(1, entries=4000),)))

@@ -26,7 +26,7 @@ from ...core.http.freshness import is_explicit
 from ...core.http.vary import selecting_fields
 from ...core.model.entry import Entry
 from ...core.model.inputs import NO_NAMES
-from ...core.model.policy import Windows
+from ...core.model.policy import TOO_MANY, Windows
 from ...core.model.reasons import Refusal, StoreRefusal
 from ...core.responses.validators import conditional_fields, confirmed_by_head, renewed
 from ...core.rules.serving import ServeOptions
@@ -43,7 +43,6 @@ from .response import BODILESS, ResponseHead, fields_of, is_chunked, is_unread, 
 from .rules import UNSAID, SessionRules
 
 NOTHING_SAID = RequestDirectives()
-TOO_MANY = 429
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class OutgoingRequest(NamedTuple):
 
 def has_failed(response: Response) -> bool:
     """Whether the third party's response is a failure."""
-    return response.status_code in FAILURE_STATUSES or response.status_code == 429
+    return response.status_code in FAILURE_STATUSES
 
 
 def _plain(value: Any) -> object:
