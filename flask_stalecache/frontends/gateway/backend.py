@@ -107,7 +107,7 @@ class AppObserver(Protocol):
         """Return the environ that the app is called with for an answer that may be stored.
 
         :param environ: a copy of the visitor's.
-        :param told: called whenever the app has read an Accept field in another way.
+        :param told: called after each read of an Accept field, and when reads of another log are added.
         """
 
     def accompany(self, environ: WSGIEnvironment) -> None:
