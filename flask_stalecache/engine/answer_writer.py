@@ -34,7 +34,7 @@ from .scheduling.meter import Meter
 from .unstorable_marks import UnstorableMark, UnstorableMarks
 
 
-def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: bool) -> FlightResult:
+def result_for_waiters(answer: Answer, key: str, start: Start, seq: int) -> FlightResult:
     """Return the result of a flight for the requests that wait for it.
 
     ============================ ==================== =====================================================
@@ -42,6 +42,7 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
     ============================ ==================== =====================================================
     STORABLE                     STORED, the entry    serve it, even if the store can't be written
     STORABLE, purged meanwhile   OVER                 look again: the entry was made from older data
+    STORABLE, purged before      DATED, the entry     serve it if they asked for it before that purge, too
     STORABLE, for another key    OVER                 look again: the index entry leads each to its key
     UNSTORABLE                   UNSTORABLE           call the origin, all at once
     PERSONAL                     OVER                 look again, and elect a new leader
@@ -51,13 +52,16 @@ def result_for_waiters(answer: Answer, key: str, start: Start, *, is_purged: boo
     ============================ ==================== =====================================================
 
     :param key: the key of the flight.
-    :param is_purged: something was purged since the call started.
+    :param start: the facts of the call. A front end may know that its entry counts as begun earlier than the call.
+    :param seq: the number of the last purge by now.
     """
     match answer.verdict:
         case Verdict.STORABLE:
-            if is_purged or _is_elsewhere(answer, key):
+            if seq != start.seq or _is_elsewhere(answer, key):
                 return LOOK_AGAIN
-            return FlightResult(FlightOutcome.STORED, Copy(key, answer.entry, NOTHING, 0, 0, start.seq))
+            is_dated = answer.entry is not None and answer.entry.seq != seq
+            outcome = FlightOutcome.DATED if is_dated else FlightOutcome.STORED
+            return FlightResult(outcome, Copy(key, answer.entry, NOTHING, 0, 0, seq))
         case Verdict.UNSTORABLE:
             return FlightResult(FlightOutcome.UNSTORABLE)
         case Verdict.PERSONAL:
@@ -153,9 +157,7 @@ class AnswerWriter:
 
         :raises StoreError: if the store can't be written. The waiters of this process still get their result.
         """
-        # The purge number of the entry, not of the start: a front end may know that its call counts as begun earlier.
-        is_purged = answer.entry is not None and self.store.seq() != answer.entry.seq
-        flight.result = result_for_waiters(answer, flight.key, start, is_purged=is_purged)
+        flight.result = result_for_waiters(answer, flight.key, start, self.store.seq())
         if answer.verdict is Verdict.REFUSED:
             return False
         if _is_elsewhere(answer, flight.key):
@@ -171,7 +173,7 @@ class AnswerWriter:
         if self._apply(copy, answer, start.seq):
             flight.result = FlightResult(FlightOutcome.STORED, self.store.load(flight.key))
             return True
-        if answer.verdict is Verdict.STORABLE:
+        if flight.result.outcome is FlightOutcome.STORED:
             # The answer was purged meanwhile, or is older than the stored entry.
             flight.result = LOOK_AGAIN
         return False

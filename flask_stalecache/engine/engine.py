@@ -41,7 +41,7 @@ from ..errors import PurgedHereOnly, StoreError
 from ..filesystem.per_process import PerProcess
 from ..stats.counters import Counters
 from ..stats.registry import Registry
-from ..stores.base import Acknowledged, Copy, Store
+from ..stores.base import Acknowledged, Copy, Store, seq_of_request
 from .fetch_state import (
     MAX_FAILURES,
     MAX_SLOW_STREAMS,
@@ -89,6 +89,7 @@ class Engine:
         self.purged: Callable[[int, int], object] = lambda before, after: None
         #: The selectors that the first answer of a URL depends on, by the key of the URL. Read while the URL has no entry.
         self.hints: Remembered[str, Fields] = Remembered(most=4096, limit=4 * MIB, longest=8192)
+        self._last_purge = seq_of_request(store)
         self._timed_calls = TimedCalls(self)
         self._uses = PerProcess(partial(UseCounts, settings.min_uses_within))
 
@@ -141,7 +142,7 @@ class Engine:
                 return Served(CacheStatus.MISS, None, replace(self.bypass(origin), reason=reason))
             case CallUnlocked(fetch) | Queue(fetch):
                 self.runtime.prepare_process()
-                visit = FetchState(origin, copy, fetch, time.monotonic() + origin.lock_timeout)
+                visit = FetchState(origin, copy, fetch, time.monotonic() + origin.lock_timeout, self._last_purge())
                 served = self._follow(route, visit) or self._fetch(visit)
                 return served._replace(waited=True) if visit.waited else served
             case _:
@@ -371,6 +372,8 @@ class Engine:
         match outcome:
             case FlightOutcome.STORED:
                 return None if copy is None else self._share_copy(copy, visit)
+            case FlightOutcome.DATED:
+                return None if copy is None else self._share_dated(copy, visit)
             case FlightOutcome.UNSTORABLE:
                 return self._call_unlocked(visit)
             case FlightOutcome.FAILED:
@@ -387,6 +390,14 @@ class Engine:
         if entry is None or not is_sound or visit.origin.is_barred_from(entry) or not visit.may_share(entry):
             return None
         return Served(visit.fetch.status, copy, collapsed=True)
+
+    def _share_dated(self, copy: Copy, visit: FetchState) -> Served | None:
+        """Serve an entry that is too old to be stored, unless there was a purge between its beginning and this request.
+
+        An own call of this request would count as begun before the purge as well: all requests that wait at a purge would call one
+        after the other, and store nothing. A page that shows the entry is not stored: its view was called before this request came.
+        """
+        return self._share_copy(copy, visit) if copy.entry is not None and visit.seq <= copy.entry.seq else None
 
     def _share_failure(self, flight: Flight, visit: FetchState) -> Served | None:
         if visit.fetch.if_error is not None and (stale := self._stale(visit)):

@@ -86,6 +86,8 @@ class FetchState:
     copy: Copy
     fetch: Fetch
     until: float
+    #: The number of the last purge when it came.
+    seq: int
     #: It has waited for another request's call.
     waited: bool = False
     #: Streams that it has waited for, and whose clients were too slow.

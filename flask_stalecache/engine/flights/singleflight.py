@@ -38,6 +38,9 @@ class FlightOutcome(Enum):
 
     #: The answer was stored: ``result.copy``.
     STORED = "stored"
+    #: The answer is too old to be stored: its call began after a purge, but in a context from before it. Requests that are as old
+    #: are served ``result.copy``; all others look again.
+    DATED = "dated"
     #: The answer can't be stored for anyone: all waiters call the origin at once, without a queue.
     UNSTORABLE = "unstorable"
     #: The origin failed: ``result.failure``. Each waiter gets as much of it as it may share.
@@ -49,7 +52,7 @@ class FlightOutcome(Enum):
 class FlightResult(NamedTuple):
     """The outcome of a flight, with the entry or failure to serve to the waiters.
 
-    :ivar copy: the entry that was stored.
+    :ivar copy: the entry that was stored, or is too old to be stored.
     :ivar failure: the answer of the failed origin.
     """
 
