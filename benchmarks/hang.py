@@ -1,10 +1,11 @@
 """A third party that hangs for ever: ``python benchmarks/hang.py [--seconds 15]`` prints tables as Markdown.
 
-Gunicorn with 4 sync workers serves pages that ask a third party, with ``wait=1`` and a fallback. It answers once, so that there are
-stale values, and then takes connections and never answers. Visitors ask for pages of all kinds, plain and cached, and for one that
-does not use the third party; beside it runs the same site with a third party that does not hang, whose visitors do the same, so
-that what that page takes is a ratio within one run. A request counts if it did not meet the first second of a call in the process
-that answered it: neither as the one that waited nor behind it. At the end a page of five stale values of a second each is renewed.
+Gunicorn with 4 sync workers serves pages that call a third party, with ``wait=1`` and a fallback. The third party answers once, so
+that there are stale values, and then accepts connections and never answers. Visitors request pages of all kinds, plain and cached,
+and one page that does not use the third party. The same site with a third party that does not hang runs at the same time, with the
+same visits, so that the times of that one page can be compared within a run. A request counts unless the first second of a call in
+the process that answered it delayed it: as the request that waited, or behind that one. At the end, a page of five stale values,
+each of which takes a second, is renewed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ WAIT, FRESH, LIMIT = 1.0, 0.5, 0.1
 #: Calls that may run at the same time in a process, as is the default.
 CONCURRENCY = 8
 
-#: The stored values of each function, by its stale windows in seconds.
+#: The functions by what they can serve when the third party hangs, with their two stale windows in seconds.
 FUNCTIONS = {"cold": (600, 600), "swr": (600, 600), "sie": (0, 600), "gone": (0, 0.5)}
 
 APP = f"""
@@ -144,7 +145,7 @@ class ThirdParty(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/"
 
     def open(self) -> Counter[tuple[str, int]]:
-        """Return the number of calls since it hangs, by function and process."""
+        """Return the number of calls since the third party began to hang, by function and process."""
         return Counter((call.function, call.pid) for call in self.calls)
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -236,7 +237,7 @@ def running(folder: Path, third_party: ThirdParty, deadline: float) -> Iterator[
 
 
 def paths(keys: int) -> list[str]:
-    """Return the calls that the site makes to the third party."""
+    """Return the paths of the pages that use the third party."""
     return [f"/{kind}/{function}/{key}" for kind in ("plain", "cached") for function in FUNCTIONS for key in range(keys)]
 
 
@@ -257,10 +258,10 @@ def visited(sites: list[Site], asked: list[str], seconds: float) -> list[list[Vi
 
 
 class Met(NamedTuple):
-    """The first seconds of calls.
+    """The requests that were delayed by the first second of a call.
 
     :ivar waits: the requests that waited, the first one of each call and process.
-    :ivar again: those that waited although another request of their process had waited.
+    :ivar again: those that waited although another request of their process had waited for the same call.
     :ivar busy: the times at which each process was busy with a waiting request, or with a page that another process was building.
     """
 

@@ -1,7 +1,7 @@
 """Cost of a hit, in process: ``python benchmarks/hit.py [--rounds 30]`` prints a table as Markdown.
 
 A raw WSGI callable, an empty Flask view, our hit with all its headers, and Flask-Caching's hits all answer the same 10 kB. They are
-called in turn, round by round, so that a machine that gets slower meanwhile gets slower for all: first on their own, then while a
+called in turn, round by round, so that a machine that becomes slower affects all of them: first on their own, then while a
 thread in the background renders a template in a loop. A ratio is taken within a round; what is printed is the median of the rounds.
 """
 
@@ -39,7 +39,7 @@ TURNS = 4
 RAW, EMPTY, OURS = "raw WSGI callable", "empty Flask view", "flask_stalecache hit"
 STALE = "flask_stalecache stale hit, refresh pending"
 SIMPLE, FILES = "Flask-Caching hit, SimpleCache", "Flask-Caching hit, FileSystemCache"
-#: The status of those of ours.
+#: The cache status that our variants must have.
 WORDS = {OURS: "HIT", STALE: "UPDATING"}
 
 

@@ -1,7 +1,7 @@
 """Cost of a hit with holes, in process: ``python benchmarks/holes.py [--rounds 30]`` prints a table as Markdown.
 
 Pages of 10 kB without a hole, with one trivial hole and with five are answered from the store in turn, round by round, so that a
-machine that gets slower meanwhile gets slower for all. A ratio is taken within a round; what is printed is the median of rounds.
+machine that becomes slower affects all of them. A ratio is taken within a round; what is printed is the median of rounds.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Many hosts and one server: ``python benchmarks/hosts.py [--seconds 10] [--entries 10000]`` prints tables as Markdown.
 
-It starts a real Valkey, and counts the round trips of each operation. It compares a hit with one from files alone, in turn. A
-process follows the server as that of a host does, while a second one writes changes at a steady rate: its CPU time is
-compared with the wall clock. Then this process purges, and looks when the other host has applied that. At last it compares
-ours with dogpile.cache and Flask-Caching on the same server (``hosts_peers.py``). The others are installed with ``pip install
--e '.[bench]'``.
+It starts a real Valkey, and counts the round trips of each operation. It compares a hit with one from files alone, in turn. One
+process follows the server as a host does, while a second one writes changes at a steady rate: the CPU time of the follower is
+compared with the wall clock. Then this process purges, and measures when the other host has applied the purge. Finally, it
+compares ours with dogpile.cache and Flask-Caching on the same server (``hosts_peers.py``). The others are installed with ``pip
+install -e '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NAME = "bench"
 RATE = 1000
 PURGES = 300
 SHARE_LIMIT, DELAY_LIMIT = 0.04, 50.0
-#: A hit, divided by one from files alone; how long each takes its turn, in seconds, and how often.
+#: The limit for a hit, divided by one from files alone; the seconds of a turn; and the number of turns of each.
 HIT_LIMIT, TURN, TURNS = 1.02, 0.05, 60
 CHANGES = """
 for i = 1, #ARGV do
@@ -97,7 +97,7 @@ def server(folder: Path) -> Iterator[Path]:
 
 
 def host(place: Path, socket: Path) -> tuple[Follower, Known, SharedLogs]:
-    """Return what one host has."""
+    """Return a follower with the state and the logs of its host, after its first read."""
     files = FileStore(place)
     files.load("anything")
     known, logs = Known(place), SharedLogs(Commands(socket), NAME)
@@ -112,7 +112,7 @@ def _cpu() -> float:
 
 
 def follow(pipe: Connection, place: Path, socket: Path) -> None:
-    """Follow, and tell how much CPU time was used whenever that is asked."""
+    """Follow the server, and send the CPU time used so far whenever the pipe asks for it."""
     follower, _, _ = host(place, socket)
     follower.tick()
     while pipe.recv():
@@ -192,7 +192,7 @@ def _cost(app: Flask, base: dict[str, Any]) -> float:
 
 
 class Trips(NamedTuple):
-    """An operation, and how often it may ask the server."""
+    """An operation, and the highest number of its round trips to the server."""
 
     name: str
     limit: int
@@ -200,7 +200,7 @@ class Trips(NamedTuple):
 
 
 def round_trips(folder: Path, url: str, socket: Path) -> Iterator[tuple[Trips, int]]:
-    """Yield what is done, and how many scripts the server ran for it."""
+    """Yield each operation, and the number of scripts that the server ran for it."""
     one, two = (RedisStore(url, folder / name, name="trips", purge_wait=0) for name in ("one", "two"))
     client: Any = redis.Redis(unix_socket_path=str(socket))
     for store in (one, two):

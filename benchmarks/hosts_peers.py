@@ -39,7 +39,7 @@ class Cached(NamedTuple):
 
     :ivar get: the cached function.
     :ivar fill: stores a number of values.
-    :ivar purge: purges all of these, by tag or however that can be done.
+    :ivar purge: purges all of these, by tag or, without tags, by their keys.
     """
 
     get: Ask
@@ -113,7 +113,7 @@ HAS_TAGS = {OURS}
 
 
 def serve(pipe: Connection, peer: str, folder: Path, url: str, calls: Path) -> None:
-    """Do what is asked for, and tell how many seconds that took and what came out."""
+    """Carry out the orders from the pipe. Send the seconds that each took, and the value if the order was ``get``."""
 
     def ask(name: str) -> str:
         with calls.open("ab", buffering=0) as file:
@@ -155,13 +155,13 @@ class Crew:
             mine, theirs = context.Pipe()
             process = context.Process(target=serve, args=(theirs, peer, folder / str(number), url, self._calls), daemon=True)
             process.start()
-            # So that the end of a process is seen.
+            # Closed in this process, so that the pipe ends with the other process.
             theirs.close()
             self.pipes.append(mine)
             self._processes.append(process)
 
     def close(self, *, rest: int = 0) -> None:
-        """End the processes, but for some."""
+        """End all processes but the first ``rest``."""
         for pipe in self.pipes[rest:]:
             pipe.send(None)
         for process in self._processes[rest:]:

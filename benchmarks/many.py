@@ -1,9 +1,10 @@
 """Cost of many entries: ``python benchmarks/many.py [--entries 50000] [--rounds 20]`` prints tables as Markdown.
 
-One cache directory holds 10 entries, one 50,000, which are then as many as its ``STALECACHE_MAX_SIZE`` lets it, and one is at its
-``MAX_SIZE`` with 1,000. They are purged, hit and written in turn, so that a machine that gets slower meanwhile gets slower for all.
-A ratio is taken within a round; what is printed is the median of the rounds. The sweep, a new worker's first hit and the memory of
-a worker are measured by themselves. A million entries (``--entries 1000000``) take 4 GB of disk and two million files.
+One cache directory holds 10 entries, one 50,000, and one 1,000, which fill its ``STALECACHE_MAX_SIZE``. The 50,000 are used twice:
+without a ``MAX_SIZE``, and with one that they fill. The directories are purged, hit and written in turn, so that a machine that
+becomes slower affects all of them. A ratio is taken within a round; what is printed is the median of the rounds. The sweep, a new
+worker's first hit and the memory of a worker are measured separately. A million entries (``--entries 1000000``) take 4 GB of disk
+and two million files.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def shop(directory: Path, **settings: object) -> tuple[Flask, StaleCache]:
     def page(number: str) -> str:
         return "x" * PAGE_SIZE
 
-    # It is in the key, and the main module has a different name in each process.
+    # The key holds the name of the module, and the main module has a different name in each process.
     page.__module__ = app.name
     app.add_url_rule("/page/<number>", view_func=cache.cached(DAY, DAY, DAY, tags=["news"], jitter=0)(page))
     return app, cache

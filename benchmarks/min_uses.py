@@ -41,7 +41,7 @@ class LruStore:
         self._copies: OrderedDict[str, Copy] = OrderedDict()
 
     def lookup(self, key: str) -> Copy | None:
-        """Return what is stored, as used just now."""
+        """Return the stored copy, and mark it as used just now."""
         copy = self._copies.get(key)
         if copy is not None:
             self._copies.move_to_end(key)
@@ -64,7 +64,7 @@ class LruStore:
         self._copies.pop(key, None)
 
     def lock(self, key: str) -> LruStore:
-        """Return a lock: there is one thread, to which it is always free."""
+        """Return a lock, which is always free, since there is one thread."""
         return self
 
     def acquire(self) -> bool:
@@ -151,7 +151,7 @@ def visit(app: GatewayCache, path: str) -> bool:
 
 
 def store_for(pages: int) -> MemoryStore:
-    """Return a real store with room for so many pages."""
+    """Return a real store with room for this many pages."""
     probe = MemoryStore()
     visit(GatewayCache(page, store=probe, rules={"/*": Policy(max_age=86400)}), "/1000")
     return MemoryStore(max_size=pages * probe.usage().bytes)

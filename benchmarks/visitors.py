@@ -1,7 +1,7 @@
 """Visitors of ``compute.py``, in a process of their own: ``python benchmarks/visitors.py PORT PATH SECONDS`` prints JSON.
 
-They keep their connections if the server does, and ask again as soon as they are answered. What is printed: the answers, the
-errors, and the 50th and 99th percentile of their times in milliseconds.
+They keep their connections if the server does, and ask again as soon as they are answered. It prints the number of answers, the
+number of errors, the seconds, and the 50th and 99th percentile of the times in milliseconds.
 """
 
 from __future__ import annotations

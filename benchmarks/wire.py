@@ -1,9 +1,9 @@
 """Gateway hits over the wire, for ``gateway.py``: wrk sends requests to real servers on 127.0.0.1, one after the other.
 
 On each server a raw WSGI callable, an empty Flask view and the gateway's hit answer the same 10 kB; and so does a raw callable that
-sends all fields of a hit, since servers take their time over each. Beside them stand nginx's
-``proxy_cache`` and Varnish, with one worker process each. All of them are asked in turn, round by round, and only one at a time; a
-ratio is taken within a round. What is not installed has a row that says so.
+sends all header fields of a hit, since each field costs a server time. nginx's ``proxy_cache`` and Varnish, with one worker process
+each, are measured beside them. All of them are asked in turn, round by round, and only one at a time; a ratio is taken within a
+round. A server that is not installed has a row that says so.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def program_of(name: str) -> str | None:
 
 
 class Place(NamedTuple):
-    """The directory of a server, and the socket that it inherits, or whose port it binds once the socket is closed."""
+    """The directory of a server, and the socket that it inherits, or that reserves the port which it binds itself."""
 
     folder: Path
     socket: socket.socket

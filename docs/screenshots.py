@@ -27,7 +27,7 @@ PAGES = ("", "", "", "articles/the-ten-second-box", "articles/when-the-third-par
 SETTINGS = {"DASHBOARD_SECONDS": 0.5, "STALECACHE_MAX_AGE": 8, "THIRD_PARTY_TIMEOUT": 2}
 FIND_FRONT = "?by=endpoint&find=news.front#find"
 WIDE, NARROW = {"width": 1040, "height": 1020}, {"width": 360, "height": 1700}
-#: Name, what it shows, the part of the page, and the browser's settings.
+#: Name, query of the dashboard, selector of the part that is shown, and the browser's settings.
 LIGHT = ("dashboard-light", "", "", {"color_scheme": "light", "viewport": {**WIDE, "height": 1130}})
 DARK = ("dashboard-dark", "", "", {"color_scheme": "dark", "viewport": WIDE})
 ENTRY = ("dashboard-entry", FIND_FRONT, "section:has(> .found)", {"color_scheme": "light", "viewport": WIDE})
@@ -56,7 +56,7 @@ def tell(partners: Server, mode: str) -> None:
 
 @contextmanager
 def visitors(site: Server) -> Iterator[None]:
-    """Let visitors come, more of them and fewer."""
+    """Let visitors come, at a changing rate."""
     is_over = threading.Event()
 
     def come() -> None:

@@ -132,7 +132,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Leave the collected ids to the other workers of xdist: tests/project/test_tests.py compares them."""
     gc.collect()
-    # Asked by its type: a proxy of Django would load what is behind it.
+    # By its type: isinstance() would make a lazy proxy of Django load its object.
     EXCEPTIONS[:] = [item for item in gc.get_objects() if issubclass(type(item), BaseException)]
     # Thousands of tests, among which no search for garbage has to look.
     gc.freeze()
@@ -143,13 +143,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         (factory.getbasetemp().parent / f"{worker}.ids").write_text("\n".join(item.nodeid for item in session.items))
 
 
-#: Those that modules of tests make when they are imported, for their tests to raise.
+#: The exceptions that modules of tests make when they are imported, for their tests to raise.
 EXCEPTIONS: list[BaseException] = []
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _forgotten_frames() -> Iterator[None]:
-    """The frames of such exceptions hold the apps of their tests, with descriptors and threads."""
+    """Drop the frames of these exceptions: they hold the apps of their tests, with descriptors and threads."""
     yield
     for exception in EXCEPTIONS:
         exception.__traceback__ = exception.__context__ = None
@@ -162,7 +162,10 @@ ENOUGH = 2 << 30
 
 
 def pytest_configure() -> None:
-    """Handle SIGINT: a shell starts background commands with SIGINT ignored, and the servers of the tests would inherit that."""
+    """Handle SIGINT, and put temporary files in memory if there is room.
+
+    A shell starts background commands with SIGINT ignored, and the servers of the tests would inherit that.
+    """
     # Until all tests are collected, nothing becomes garbage.
     gc.disable()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -194,7 +197,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def files_in_memory() -> set[Path]:
-    """Return the files of caches there: for each directory a few, which its next processes would find."""
+    """Return the files of caches in memory: each cache directory has a few, which its next processes would find."""
     return set(MEMORY.glob("stalecache-*"))
 
 
@@ -211,7 +214,7 @@ BEFORE = files_in_memory()
 
 
 def has_room(folder: Path) -> bool:
-    """Tell whether the tests may write there."""
+    """Tell whether the tests may write to a folder, and find room enough there."""
     if not os.access(folder, os.W_OK | os.X_OK):
         return False
     status = os.statvfs(folder)
@@ -282,7 +285,7 @@ def _no_earlier_apps() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _uptime() -> Iterator[None]:
-    """With the fake clock runs the one that counts from the start of the machine; tests of clocks that step have another one."""
+    """Let the clock that counts from the start of the machine follow the fake clock, except in tests that use :func:`steps`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uptime, "read_clock", time.time)
         yield
@@ -317,7 +320,7 @@ def _idle() -> Iterator[None]:
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller) -> Callable[[float], None]:
-    """``steps(seconds)`` sets the fake clock: it moves, and no time passes."""
+    """``steps(seconds)`` sets the fake clock on, as an administrator would: the clock since the start of the machine stays."""
     stepped = [0.0]
     monkeypatch.setattr(uptime, "read_clock", lambda: time.time() - stepped[0])
 
@@ -330,7 +333,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, clock: time_machine.Traveller) -> Cal
 
 @pytest.fixture
 def no_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test plays hours in a second: to the thread that sweeps now and then, all would be left behind long ago."""
+    """Start no housekeeping thread. A test plays hours in a second: to a sweep, all would seem to be left behind long ago."""
     monkeypatch.setattr(Housekeeper, "ensure_running", lambda housekeeper: None)
 
 

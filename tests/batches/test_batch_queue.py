@@ -1,4 +1,4 @@
-"""The limit of the batches that wait, and what is told when it is reached."""
+"""The limit of the batches that wait, and the errors when it is reached."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_one_too_many_is_refused_and_changes_nothing(
     said = f"the {what} was not begun, and nothing was changed: {MOST} batches wait for their turn. "
     assert str(caught.value).startswith(said)
     assert advice in str(caught.value)
-    # Its caller may hide it.
+    # The error is logged too, since the caller may hide it.
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [str(caught.value)]
     assert site.engine.counters["purges"] == purges
     assert visit(site.app, "/about").page == ("HIT", "version 1")
@@ -140,7 +140,7 @@ def test_within_a_batch_further_ones_run_in_the_thread_that_starts_them(make_app
 def test_tasks_that_are_listed_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_queue, "MOST_LISTED", 100)
     queue = BatchQueue()
-    # A single one may have more: it is in memory already.
+    # A single batch may list more URLs: they are in memory already.
     queue.push(planned(listed=1000))
     with pytest.raises(
         BatchQueueFull, match=r"the warm was not begun, .*: batches with 1000 URLs wait for their turn, and 100 may"

@@ -133,7 +133,7 @@ def test_twice_the_same_is_harmless(shop: Shop, clock: time_machine.Traveller) -
     clock.shift(STALE)
     assert [run(shop.app, shop.cache, job) for _ in range(3)] == ["stored", "fresh", "fresh"]
     clock.shift(STALE)
-    # The entry that it was for is long gone.
+    # The entry that the job was for has been replaced long ago.
     assert run(shop.app, shop.cache, job) == "fresh"
     assert shop.made == 2
 
@@ -171,7 +171,7 @@ def test_the_lock_of_another_process_is_obeyed(shop: Shop, clock: time_machine.T
 def test_one_that_comes_before_the_lock_is_released_is_not_lost(
     shop: Shop, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call that has stored an entry releases its lock a moment later, and the entry may be handed over at once."""
+    """A call releases the lock a moment after it has stored an entry, and the next refresh may be handed over before that."""
     monkeypatch.setattr(handed_over, "PATIENCE", PATIENCE)
     visit(shop.app, "/")
     job = job_for(shop.app, "/")
@@ -180,7 +180,7 @@ def test_one_that_comes_before_the_lock_is_released_is_not_lost(
     lock = engine.store.lock(next(engine.store.walk()).entry.key)
     assert lock.acquire()
     handed = go(run, shop.app, shop.cache, job)
-    # It has met the lock, and pauses before the next attempt.
+    # The refresh has found the lock taken, and pauses before its next attempt.
     pending = engine.runtime.process.refreshes._pending
     wait_until(lambda: any(each.stamp is not None for each in list(pending.values())), "the first attempt")
     lock.release()

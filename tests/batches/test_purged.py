@@ -1,4 +1,4 @@
-"""What a purge by name returns: it tells whether anything was purged, if it is asked."""
+"""The result of a purge by name. Whether anything was purged is looked up only when the result is used."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ AT = 1_700_000_000
 
 
 class Broken(BaseConverter):
-    """Needs what only a request has."""
+    """A converter that works only during a request."""
 
     def to_python(self, value: str) -> str:
         raise RuntimeError("no session here")
@@ -190,7 +190,7 @@ def test_a_broken_archive_is_named(run: Callable[..., Result], tmp_path: Path) -
 
 
 def traffic(seed: int, seconds: int) -> Iterator[tuple[int, str, int, str]]:
-    """Yield times, targets, statuses and methods of a site with a few popular pages and an outage."""
+    """Yield times, targets, statuses and methods of requests to a site with a few popular pages and an outage."""
     chance, at = random.Random(seed), float(AT)
     while at < AT + seconds:
         at += chance.expovariate(0.3)

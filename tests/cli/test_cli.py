@@ -27,10 +27,10 @@ BASE = "http://shop.example"
 class Shop(NamedTuple):
     """An app with pages and values.
 
-    :ivar visit: asks for a path as a visitor would, and returns what the cache says of it.
+    :ivar visit: requests a path as a visitor would, and returns ``X-Cache-Status``.
     :ivar run: runs ``flask stalecache`` with some arguments.
-    :ivar stored: the titles of what is stored, in order.
-    :ivar calls: how often something was made, by what.
+    :ivar stored: returns the titles of the stored entries, in order.
+    :ivar calls: how often each page or value was made. A test may add a set ``broken``: making these raises.
     """
 
     app: Flask
@@ -286,7 +286,7 @@ def test_where_nothing_matches_nothing_changes(shop: Shop, directory: Path, comm
 
 
 def content_of(directory: Path) -> dict[str, bytes]:
-    """All files but the numbers, which are counted on."""
+    """Return the contents of all files but those of the statistics, which change with each request."""
     return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file() and "stats" not in path.parts}
 
 

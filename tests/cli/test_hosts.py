@@ -50,13 +50,13 @@ def make_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[MakeHost]:
     made: list[Host] = []
-    # A follower that is to stop does so once it has read.
+    # Milliseconds that a read waits at most: a follower stops only once its read has returned.
     monkeypatch.setattr(follower, "BLOCK", 100)
     live_for_long(monkeypatch)
 
     def make(name: str, at: Server = server, **settings: Any) -> Host:
         settings = {"STORE": at.url, "DIR": tmp_path / name, "BASE_URL": BASE, "SHARED_TIMEOUT": PATIENCE, **settings}
-        # A follower of the test before may be there still, and reads another cache.
+        # Each test has a cache of its own, since the follower of an earlier test may still run.
         settings = {"SHARED_NAME": tmp_path.name, "SHARED_PURGE_WAIT": PATIENCE, **settings}
         app, cache = make_app(**settings)
 
@@ -70,7 +70,7 @@ def make_host(
 
 @pytest.fixture
 def hosts(make_host: MakeHost) -> tuple[Host, Host]:
-    """Return two hosts that follow and have told their numbers."""
+    """Return two hosts that follow the server and have reported their statistics to it."""
     one, two = make_host("one"), make_host("two")
     for host in (one, two):
         host.visit()
@@ -221,7 +221,7 @@ def test_a_purge_that_waits_for_nobody_says_so(make_host: MakeHost) -> None:
 def test_a_purge_of_this_host_only(make_host: MakeHost, tmp_path_factory: pytest.TempPathFactory, options: list[str]) -> None:
     mortal = Server(tmp_path_factory.mktemp("mortal"))
     one = make_host("one", mortal)
-    # More than a batch purges at a time.
+    # More pages than a batch purges at a time.
     pages = ["/news", *(f"/sport/{number}" for number in range(50))]
     for path in pages if options == ["--prefix", "/"] else pages[:1]:
         one.visit(path)
@@ -253,7 +253,7 @@ def test_a_second_follower_waits(hosts: tuple[Host, Host], make_host: MakeHost, 
     def rest(seconds: float) -> None:
         rests.append(seconds)
         if len(rests) == 2:
-            # The first one ends.
+            # The first follower ends, so that the second one can take over.
             one.store.follower.stop()
             second.runtime.tick()
         elif len(rests) > 2:

@@ -33,7 +33,7 @@ class Refresher:
         return False
 
     def __repr__(self) -> str:
-        # It is a part of the ids of tests, which an address would change.
+        # Ids of tests contain it. The default text has an address, which differs in each process.
         return "Refresher()"
 
 
@@ -241,7 +241,7 @@ REFUSED: dict[str, list[tuple[object, str]]] = {
     "STATUS_HEADERS": [(value, "a sequence of names") for value in NO_NAMES],
 }  # fmt: skip
 
-#: A sequence is right, something in it is not: that is what is named.
+#: The value is a sequence or mapping, as it must be, with one wrong item: the error names that item.
 REFUSED_WITHIN: list[tuple[str, object, object, str]] = [
     ("REFRESH_BACKOFF", (0, 5), 0, "more than 0 seconds"),
     ("REFRESH_BACKOFF", (-1, 5), -1, "seconds, 0 or more"),

@@ -93,7 +93,7 @@ def test_a_flood_of_keys_of_pages(soak: Soak, where: str, length: int) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize(("urls", "length"), [(1000, 300), (1, 8000)])
 def test_a_flood_of_variants(soak: Soak, urls: int, length: int) -> None:
-    """Of one URL that varies on User-Agent, and of many."""
+    """Of one URL that varies on Accept-Language, and of many."""
 
     class Known:
         def __init__(self, key: str) -> None:

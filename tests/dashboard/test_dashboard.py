@@ -106,7 +106,7 @@ async def is_forbidden() -> int:
 
 
 class Truthful:
-    """What a mistaken proxy or a number of another library may look like."""
+    """An object that is true and equals everything, as a faulty proxy or a number of another library may."""
 
     def __bool__(self) -> bool:
         return True
@@ -344,7 +344,7 @@ def test_a_url_is_found_however_much_is_stored(
     client = Client(DispatcherMiddleware(Flask("outer"), {root: app})) if root else app.test_client()
     for _ in range(2):
         assert get(client, root + path).status_code == 200
-    # So many come first that it is not reached in time.
+    # As if the walk had to end before it reached the entry, because of many others.
     monkeypatch.setattr(FileStore, "walk", lambda store: iter(()))
     text = get(client, f"{root}/stalecache/?{urlencode({'by': 'url', 'find': host + root + typed})}").text
     assert "1 entry found." in text
@@ -474,7 +474,7 @@ def test_a_suspended_function_is_told_by_all_workers(make_app: MakeApp) -> None:
         with app.app_context(), pytest.raises(OSError, match="it is down"):
             rates()
     with app.app_context():
-        # Of a worker that never called it.
+        # As in a worker that never called the function.
         state_of(app).calls._bound_functions.clear()  # type: ignore[union-attr]
     text = get(app.test_client()).text
     assert "rates fails." in text

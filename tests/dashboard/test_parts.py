@@ -126,7 +126,7 @@ def test_a_card_says_what_is_known_and_why_it_would_be_served() -> None:
 
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each look at the monotonic clock take 10 ms."""
+    """Let the monotonic clock advance by 10 ms whenever it is read."""
     ticks = iter(range(10**9))
     monkeypatch.setattr(time, "monotonic", lambda: next(ticks) / 100)
 
@@ -228,7 +228,7 @@ FULL: dict[str, Any] = {"bytes": 95, "evictions": {"size": 7, "inactive": 0, "pu
         ([moment(0, 4, 4, "api.example", "hosts")], [], {}, "bad", "api.example fails."),
         ([moment(0, 4, 1, "", "endpoints")], [], {}, "notice", "The app (endpoint) fails now and then: 1 of 4 calls"),
         ([moment(0, 4, 1, "api.example", "hosts")], [], {}, "notice", "api.example (third party) fails now and then"),
-        # A call was counted in one sample, and that it failed in the next.
+        # The call was counted in the sample before, its failure in this one.
         ([moment(0, 0, 1)], [], {}, "bad", "shop.rates fails."),
         ([moment(0, 4, 4), moment(4000, HIT=3)], [], {}, "good", "All is well"),
         ([moment(0, 4, 4), moment(1, 4, 4, "other")], [], {}, "bad", "other and 1 more fail."),
@@ -297,7 +297,7 @@ def test_what_was_read_of_the_history_once_is_not_read_again(
     assert shown() == [-30, -15]
     assert asked == [0.0, NOW - 30]
     clock.shift(-1000)
-    # The clock was wrong: what it took from the future would hide what comes now.
+    # The clock was ahead until now. The samples that were read then are from the future, and must not hide the new ones.
     taken[:] = [sample(NOW - 1010)]
     assert shown() == [-1010]
     clock.shift(5000)

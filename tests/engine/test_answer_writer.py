@@ -1,4 +1,4 @@
-"""What a flight's waiters are told, by its answer. What the store holds afterwards is tested in test_engine and test_failures."""
+"""The result of a flight's waiters for each answer. What the store holds afterwards is tested in test_engine and test_failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a refresh is still to be run once it holds the key's lock. How refreshes run is tested in test_refreshes."""
+"""Whether a refresh is still wanted once it holds the lock of the key. How refreshes run is tested in test_refreshes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Silent(FakeRefresh):
     """A refresh whose origin is not called now, even where nothing can be served."""
 
     def is_backing_off(self, copy: Copy) -> bool:
-        """It has failed a short while ago."""
+        """As after a failure of the origin a short while ago."""
         return True
 
 

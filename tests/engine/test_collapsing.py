@@ -107,7 +107,7 @@ def test_who_comes_when_the_lock_is_let_go_without_an_entry_calls(engine: Engine
 def test_what_was_stored_long_ago_is_not_taken_for_what_was_waited_for(
     engine: Engine, elsewhere: FileStore, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process was killed between its rename and the stamp: our copy still stands, and the file is another one."""
+    """Another process was killed between its rename and the stamp: our copy counts as current, although the file is a new one."""
     store_old(engine)
     assert engine.serve(FakeOrigin()).status is HIT
     with monkeypatch.context() as killed:
@@ -220,7 +220,10 @@ def test_nobody_queues_for_what_is_never_stored(
     queues: bool,
     queues_after_purge: bool,
 ) -> None:
-    """As long as the process runs. A hard purge ends the note, since the page has changed. Others learn it by themselves."""
+    """The mark lasts as long as the process runs. Each process has its own.
+
+    A hard purge removes the note, since the page has changed: then requests queue again, unless no policy could store the answer.
+    """
     engine, other = make_engine(directory), make_engine(directory)
     refused = Answer(Verdict.UNSTORABLE, "for nobody else", reason=Refusal(reason))
     for _ in range(before):
@@ -420,7 +423,7 @@ def test_else_one_who_waits_too_long_calls_for_all(
 def test_who_takes_over_from_a_leader_that_hangs_takes_over_its_lock(
     engine: Engine, elsewhere: FileStore, clock: time_machine.Traveller, held: threading.Event
 ) -> None:
-    """Else all other processes would wait for it, at each expiry, for as long as it hangs."""
+    """Otherwise all other processes would wait for the lock at each expiry, as long as the leader hangs."""
     hang(engine, held, storable)
     clock.shift(1)
     taker = FakeOrigin(waiting_for(lambda: not is_free(elsewhere), storable), patience=0.05)
@@ -523,7 +526,7 @@ def test_requests_that_renew_share_only_calls_that_began_after_them(engine: Engi
     )
     first = go(asking(engine, renewing))
     wait_until(lambda: renewing.calls == 1)
-    # What they want to see may have changed since the first call began.
+    # The content may have changed since the first call began, so its answer may be too old for them.
     later = crowd(5, asking(engine, renewing))
     wait_until(lambda: len(renewing.asked) == 6)
     assert body_of(engine.serve(FakeOrigin())) == b"old", "nobody else waits"

@@ -19,7 +19,7 @@ def _debug(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the engine's debug lines so far, and forget them. The store says once how it compares."""
+    """Return the engine's debug lines so far, and forget them. The line in which the store logs how it compares is left out."""
     found = [it.getMessage() for it in caplog.records if it.levelno == logging.DEBUG and it.module != "cache_directory"]
     caplog.clear()
     return found

@@ -86,11 +86,11 @@ class Scene:
 
 @dataclass
 class Deed:
-    """What is interrupted, and the look at the same key afterwards.
+    """An action to interrupt, and the look at the same key afterwards.
 
-    :param prepare: what comes before.
-    :param do: what is interrupted.
-    :param again: asks for the same, in the process that was interrupted and in another.
+    :param prepare: called before, without an interruption.
+    :param do: the action to interrupt.
+    :param again: asks for the same page or value, in the process that was interrupted and in another one.
     """
 
     do: Callable[[Scene, str], object]
@@ -147,14 +147,14 @@ def check_that_nothing_stays(scene: Scene, deed: Deed, name: str, place: str | N
     assert all(pool.open_jobs == 0 for pool in scene.engine.runtime.pools), place
     assert not has_app_context(), place
     assert context is None or not context.run(has_app_context), place
-    # What is interrupted later, in this process, is no part of what was.
+    # Later calls in this thread must not count as parts of the interrupted one.
     assert cacheability.current() is None, place
     assert sys.exc_info() == (None, None, None), place
     assert not meter._running.get(), place
     for lock in locks:
         assert lock.acquire(), place
         lock.release()
-    # In another thread, since a lock that this one has left held may let it pass.
+    # In another thread: a lock that this thread has left held might let this thread pass.
     go(deed.again, scene, name).result(PATIENCE)
     for app in (scene.app, scene.other):
         assert app.extensions["stalecache"].engine.counters["lock_timeouts"] == 0, place
@@ -163,7 +163,7 @@ def check_that_nothing_stays(scene: Scene, deed: Deed, name: str, place: str | N
 
 
 def check_that_all_is_closed(open_before: dict[str, str], place: str | None) -> None:
-    """Other threads of this process, such as those of earlier tests, may have a file open for a moment."""
+    """Wait until no more files are open than before: other threads, such as those of earlier tests, may open one for a moment."""
     left = f"the end of {descriptors().items() - open_before.items()} after {place}"
     wait_until(lambda: len(descriptors()) <= len(open_before), left)
 
@@ -196,7 +196,7 @@ def play(scene: Scene, deed: Deed, step: int, *, at_signals: bool = False) -> li
         places.append(str(interrupter.place))
 
 
-#: The settings of the app, and whether its refreshes have threads.
+#: The settings of the app. Refreshes run in line, in the thread that is interrupted.
 SETTINGS: dict[str, dict[str, Any]] = {
     "in files": {"REFRESH_WORKERS": 0},
     "in memory": {"REFRESH_WORKERS": 0, "STORE": "memory", "DIR": None},
@@ -255,13 +255,13 @@ def alarms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float, Callabl
         except Alarm:
             return True
         except BaseException as error:
-            # Where Flask is interrupted, what it does at the end may fail in turn.
+            # If Flask is interrupted, its clean-up may fail in turn.
             if not isinstance(error.__context__, Alarm):
                 raise
             return True
         return False
 
-    # In a finalizer it is lost, as Python says.
+    # An alarm in a finalizer is lost: Python reports it to this hook only.
     monkeypatch.setattr(sys, "unraisablehook", lambda *_: None)
     before = signal.signal(signal.SIGALRM, ring)
     yield rings
@@ -277,7 +277,7 @@ def test_a_storm_of_alarms_leaves_nothing(
     alarms: Callable[[float, Callable[[], object]], bool],
     soak: Callable[[int, int], int],
 ) -> None:
-    """Time-outs wherever they come, in a process whose refreshes run in threads: misses, hits, refreshes, purges and calls."""
+    """Alarms at random moments of misses, hits, refreshes, purges and calls, in a process whose refreshes run in threads."""
     scene, dice, deeds, rung = Scene(make_app, {"REFRESH_WORKERS": 2}), Random(9), list(DEEDS.values()), 0
     open_before = descriptors()
     for round_number in range(soak(4000, 100)):
@@ -334,7 +334,7 @@ def test_a_lead_that_ends_does_not_end_the_flights_of_others() -> None:
 
 
 def test_housekeeping_ends_the_calls_of_visitors_that_have_expired(monotonic: Callable[[float], None]) -> None:
-    """A debugger keeps the frames of the request, and with them its lead."""
+    """The lead is still referenced, as by a debugger that keeps the frames of the request."""
     flights, lead = Flights(), Lead()
     flight, _ = flights.join("page", lead, time.monotonic() + 70)
     monotonic(60)
@@ -398,7 +398,7 @@ def test_no_slot_is_lost_to_an_exception() -> None:
 
 
 def test_no_part_of_a_call_stays_after_a_signal() -> None:
-    """Not the object for its hints, or all that the thread does later counts as a part of a refresh; nor what measures it."""
+    """Neither its meter nor the object for its hints, which would make all later calls of the thread parts of a refresh."""
     seen, open_before = set[tuple[str, int]](), descriptors()
 
     def use() -> None:
@@ -420,7 +420,7 @@ def test_counters_go_on_after_an_exception(directory: Path) -> None:
     while True:
         registry = Registry(counters, directory)
         was_interrupted = Interrupter(5, seen=seen).run(lambda: registry.tally("endpoint", "shop"))  # noqa: B023
-        # In another thread, since a lock that this one has left held may let it pass.
+        # In another thread: a lock that this thread has left held might let this thread pass.
         assert go(registry.tally, "endpoint", "shop").result(PATIENCE).label == "shop"
         if not was_interrupted:
             break
@@ -429,7 +429,7 @@ def test_counters_go_on_after_an_exception(directory: Path) -> None:
 
 
 def test_no_condition_takes_its_lock_in_python_code() -> None:
-    """Each has a lock that is taken by itself."""
+    """Each condition is given a lock, and the code takes that lock, not the condition."""
     sources = {path.name: path.read_text() for path in Path(PACKAGE).rglob("*.py")}
     assert [name for name, source in sources.items() if "Condition()" in source] == []
     names = {name for source in sources.values() for name in re.findall(r"(\w+) = threading.Condition\(", source)}

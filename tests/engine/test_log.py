@@ -19,7 +19,7 @@ from support.wsgi_apps import answering, ask
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
 FORGED = "\n2026-01-01 CRITICAL all data is lost"
-#: What a visitor may send, and a part of the line that it becomes.
+#: What a visitor may send, and the escaped form that the line must contain.
 EVIL = {
     "line feed": (f"/a{FORGED}", r"/a\n2026-01-01"),
     "carriage return": ("/a\rforged", r"/a\rforged"),
@@ -47,7 +47,7 @@ def written() -> Iterator[io.StringIO]:
 
 
 def begins_of(written: io.StringIO) -> list[str]:
-    """Return the lines that begin like one of the log, by everything that a reader may take for the end of a line."""
+    """Return the lines that begin with a date, like lines of the log. Lines end at everything that a reader may take for an end."""
     return [line for line in written.getvalue().splitlines() if line.startswith("20")]
 
 

@@ -268,7 +268,7 @@ def test_a_full_queue_drops_a_refresh_and_the_next_hit_tries_again(
 def test_a_visitor_who_waits_for_a_refresh_that_is_dropped_is_released(
     directory: Path, clock: time_machine.Traveller, held: threading.Event
 ) -> None:
-    """With wait=, for 30 s; its refresh gives way to one that is asked for more."""
+    """Otherwise a caller with ``wait=30`` would wait the full 30 s. The refresh gives way to one that was asked for later."""
     engine = make_engine(directory, REFRESH_WORKERS=1, REFRESH_QUEUE=1)
     for key in ("page", "waited", "asked"):
         engine.store.write(make_entry(key, b"old", windows=(60, 600, 3600)))
@@ -287,7 +287,7 @@ def test_a_visitor_who_waits_for_a_refresh_that_is_dropped_is_released(
 def test_240_stale_pages_of_one_endpoint_do_not_delay_the_hot_page_of_another(
     directory: Path, clock: time_machine.Traveller, held: threading.Event
 ) -> None:
-    """One thread, and all queued refreshes came before the hot page's. Of its own endpoint's pages it is asked for most."""
+    """There is one thread, and the hot page's refresh is queued last. Among the pages of its endpoint, it is asked for most."""
     engine, order = make_engine(directory, REFRESH_WORKERS=1), list[str]()
     slow, hot = Tally("endpoint", "slow"), Tally("endpoint", "hot")
     keys = {f"slow {number}": slow for number in range(240)} | {f"cold {number}": hot for number in range(5)} | {"hot": hot}
@@ -312,7 +312,7 @@ def test_240_stale_pages_of_one_endpoint_do_not_delay_the_hot_page_of_another(
 def test_a_refresh_that_was_never_handed_over_is_asked_for_again(
     directory: Path, clock: time_machine.Traveller, monotonic: Callable[[float], None]
 ) -> None:
-    """A worker's thread died between the answer and the close, say."""
+    """For instance, a thread of the server died between the answer and the close of the response."""
     engine = stale_engine(directory, clock, REFRESH_DEADLINE=100)
     assert engine.serve(FakeOrigin()).refresh
     monotonic(99)
@@ -455,7 +455,7 @@ def test_the_housekeeper_gives_up_by_itself(
     elsewhere: FileStore,
 ) -> None:
     monkeypatch.setattr("flask_stalecache.engine.scheduling.housekeeper.INTERVAL", 0.005)
-    # Unlike the fixture, this clock leaves the thread alone.
+    # Unlike the ``clock`` fixture, this one does not switch off the housekeeper's thread.
     with time_machine.travel(NOON, tick=False) as clock:
         engine = stale_engine(directory, clock, REFRESH_DEADLINE=0.01)
         hold_refresh(engine, held)

@@ -1,4 +1,4 @@
-"""Signals: what each passes, who sends it, and that no receiver is anybody's error. Covers ``engine.instrumentation``."""
+"""Signals: what each passes, who sends it, and that a receiver's exception fails no request. Covers ``engine.instrumentation``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def heard(signal: Signal, sender: Any = None) -> Iterator[list[dict[str, Any]]]:
 
 
 class Shop:
-    """An app with a page that does as it is told."""
+    """An app with a page that returns ``word``, or raises it."""
 
     def __init__(self, app: Flask, cache: StaleCache) -> None:
         self.app, self.cache = app, cache
@@ -64,7 +64,7 @@ class Shop:
             return self.word
 
     def get(self, path: str = "/a", method: str = "GET") -> str | None:
-        """Visit a page, and wait for its refresh."""
+        """Visit a page, and wait for its refresh. Return the cache status."""
         with self.client.open(path, method=method) as response:
             word = response.headers.get("X-Cache-Status")
         with self.app.app_context():

@@ -87,7 +87,7 @@ def ends_by_drop(engine: Engine, held: threading.Event, monotonic: Callable[[flo
 
 
 def ends_by_time(engine: Engine, held: threading.Event, monotonic: Callable[[float], None]) -> None:
-    """The deadline has passed, and nobody has looked."""
+    """The deadline has passed, and no round of housekeeping has given the refresh up."""
     monotonic(1e4)
 
 

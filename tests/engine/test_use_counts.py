@@ -1,4 +1,4 @@
-"""Counts of requests for what is not stored: right while there are few keys, forgotten after a while, never larger."""
+"""Counts of requests for pages that are not stored: exact while there are few keys, forgotten after a while, of fixed size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_each_key_has_its_own_count() -> None:
     assert [counts.count("a") for _ in range(3)] == [1, 2, 3]
     assert [counts.count(f"other {number}") for number in range(1000)] == [1] * 1000
     assert counts.count("a") == 4
-    # Keys have the bytes of a path as latin-1, and may have what is no character.
+    # Keys hold the bytes of a path as latin-1, and may hold lone surrogates.
     assert [counts.count("\xff\udcff") for _ in range(2)] == [1, 2]
 
 
@@ -41,7 +41,7 @@ def test_a_use_counts_so_long_and_at_most_twice_as_long(
 
 def test_a_flood_of_keys_takes_no_more_room_and_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ROWS * CELLS, CELLS // MAX_KEYS) == (1024 * 1024, 4)
-    # The same share of the cells.
+    # Smaller tables with the same ratio of cells to keys.
     monkeypatch.setattr(use_counts, "CELLS", 1 << 13)
     monkeypatch.setattr(use_counts, "MAX_KEYS", 1 << 11)
     counts = UseCounts(600)

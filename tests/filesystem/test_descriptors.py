@@ -1,4 +1,4 @@
-"""Files, locks and maps that are opened while exceptions come from nowhere.
+"""Files, locks and maps that are opened while an exception, as of a signal's handler, may come at any point.
 
 Covers ``filesystem.descriptors`` and, with the tests of the stores, ``filesystem.locks`` and ``filesystem.atomic``.
 """
@@ -90,7 +90,7 @@ def open_below(places: str | tuple[str, ...]) -> list[str]:
 def test_an_exception_anywhere_leaves_nothing_open(
     folder: Directory, deed: Callable[[Directory], object], at_signals: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Other tests may have left many thousands, which it looks at.
+    # It would look at all idle memory, and other tests may have left many thousands of files.
     monkeypatch.setattr(shared_memory, "_remove_idle", lambda size: None)
     deed(folder)
     # Threads of apps of earlier tests open files too: elsewhere, but for shared memory.
@@ -105,7 +105,7 @@ def test_an_exception_anywhere_leaves_nothing_open(
         lock = lock_of(folder)
         assert lock.acquire(), interrupter.place
         lock.release()
-        # It refers to the directory.
+        # The lock refers to the directory.
         del lock
         if not was_interrupted:
             break
@@ -159,14 +159,14 @@ def test_a_forked_child_neither_keeps_nor_frees_the_lock_of_its_parent(folder: D
         parents.close()
         lock.release()
         childs.send(b"released")
-        # Until the parent has looked.
+        # Wait until the parent has looked, and closes its end.
         childs.recv(1)
         os._exit(0)
     childs.close()
     try:
         assert parents.recv(8) == b"released"
         assert not lock_of(folder).acquire()
-        # As if the parent had been killed: it is closed without being unlocked.
+        # As if the parent had been killed: its descriptor is closed, and the lock is not released first.
         lock._held.pop()[0].close()
         assert lock_of(folder).acquire()
     finally:

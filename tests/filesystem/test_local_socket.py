@@ -47,7 +47,7 @@ def test_what_is_sent_arrives(place: Inside, kind: str) -> None:
     mine.send(b"long")
     assert theirs.recv(3) == b"lon"
     with theirs, mine:
-        # The rest of a packet is gone with it.
+        # The rest of a packet is lost; that of a stream comes with the next read.
         if kind == "stream":
             assert theirs.recv(3) == b"g"
         for each in (mine, theirs):
@@ -112,7 +112,7 @@ def test_a_socket_that_was_replaced_is_noticed(place: Inside, how: str) -> None:
     if how == "removed":
         os.unlink(str(place))
     elif how == "replaced":
-        # The same inode number is often given to the next file.
+        # Made before the first one is gone, since a new file often gets the inode number of the one removed last.
         other = Listener(place._replace(name="other"))
         os.rename(os.path.join(os.path.dirname(str(place)), "other"), str(place))
         other.close(removes=False)

@@ -178,7 +178,7 @@ def test_the_value_of_a_fetch_function_and_the_page_made_of_it(make_app: MakeApp
         clock.shift(YEAR)
         assert [price(), price()] == [1, 1]
         clock.shift(-YEAR)
-        # Made of what is stale, so it is as good as stale, and not stored for an hour.
+        # Made of a stale value, so the page is as good as stale, and not fresh for an hour.
         assert visit(app, "/").page == ("MISS", "1")
         settle(app, cache)
         assert price() == 2
@@ -211,7 +211,7 @@ def test_a_suspension_from_the_future_is_over(make_app: MakeApp, clock: time_mac
 
 
 def test_what_a_session_has_stored(site: Site, party: ThirdParty, clock: time_machine.Traveller) -> None:
-    """Also if the third party has kept its answer for a day: it was given at a time that has passed."""
+    """Also if the answer came with an Age of two days, so that it was made at a time that has passed."""
     session = site.cache.session(max_age=7 * 86400, stale_while_revalidate=0, stale_if_error=0)
     party.says(f"Age: {2 * 86400}")
     clock.shift(86400)

@@ -33,7 +33,7 @@ def test_each_visitor_sees_what_the_site_shows_without_a_cache(
 ) -> None:
     played = Played()
 
-    # By chance only under make soak: make test shows the same each time.
+    # Random only under make soak: make test plays the same examples each time.
     @settings(max_examples=soak(2_000, 70), derandomize=not soak(1, 0), database=None)
     @given(scenario=scenarios(), way=visits())
     def differ(scenario: Scenario, way: list[Visit]) -> None:
@@ -46,7 +46,7 @@ def test_each_visitor_sees_what_the_site_shows_without_a_cache(
 
 # -- what strangers get from the store -------------------------------------------------------------------------------
 
-#: Sites whose pages nobody else may see: an address is in no key, and of an environ that is copied nobody knows what is read.
+#: Sites whose pages are never stored: an address is in no key, and what is read from a copy of the environ is not seen.
 NEVER_STORED = {
     *((front, login) for front in FRONTS for login in ("address in a view", "address in a hook")),
     *((front, "on a copy") for front in (GATEWAY, GATEWAY_VIEW)),
@@ -54,7 +54,7 @@ NEVER_STORED = {
 
 
 def words_of(scenario: Scenario, clock: time_machine.Traveller) -> list[str]:
-    """Let strangers come, one of them when the page is stale, and return how they were answered."""
+    """Let strangers come, one of them when the page is stale, and return the cache status words, equal ones together."""
     played = Played()
     play(scenario, [Visit(None, "/"), Visit(None, "/", "a browser"), Visit(None, "/", pause=61), Visit(None, "/")], clock, played)
     return [word for _, word in played.words.elements()]
@@ -118,7 +118,7 @@ def test_a_cache_that_mixes_visitors_up_is_found_out(
 ) -> None:
     damage(monkeypatch)
     played = Played()
-    # Under make test where members are greeted: there it shows soon.
+    # Under make test only at the page where members are greeted: there a mix-up shows soon.
     places = soak(len(PATHS), 1)
 
     @settings(max_examples=100, derandomize=True, database=None, phases=[Phase.generate], report_multiple_bugs=False)

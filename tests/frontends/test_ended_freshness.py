@@ -20,7 +20,7 @@ ENDED = "public, max-age=0, stale-while-revalidate=600"
 
 
 def flask_app(folder: Path, version: str, **how: Any) -> tuple[Callable[..., Headers], Callable[[], object], Callable[[], object]]:
-    """Return what visits a Flask app, what purges its page softly, and what waits for its refreshes."""
+    """Return three functions: to visit a Flask app, to purge its page softly, and to wait for its refreshes."""
     app = Flask("shop")
     gateway = how.pop("whole", False)
     app.config.update(STALECACHE_DIR=folder, STALECACHE_VERSION=version, STALECACHE_GATEWAY=gateway)
@@ -43,7 +43,7 @@ def flask_app(folder: Path, version: str, **how: Any) -> tuple[Callable[..., Hea
 
 
 def wsgi_app(folder: Path, version: str) -> tuple[Callable[..., Headers], Callable[[], object], Callable[[], object]]:
-    """Return the same of a gateway in front of a WSGI app."""
+    """Return the same functions for a gateway in front of a WSGI app."""
 
     def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Cache-Control", PROMISE), ("ETag", '"2"')])
@@ -68,7 +68,7 @@ FRONT_ENDS = {
 
 @pytest.fixture(params=list(FRONT_ENDS))
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Any]:
-    """Return what sets the app up on one directory, given its version."""
+    """Return a function that sets up an app of the given version, always with the same directory."""
     return lambda version: FRONT_ENDS[request.param](tmp_path, version)
 
 

@@ -28,7 +28,7 @@ PACKAGE = Path(flask_stalecache.__file__).parent
 SEAM = PACKAGE / "frontends" / "flask_internals"
 TESTS = Path(__file__).parents[1]
 
-#: A day with the next Flask; what goes wrong is an assertion or a warning, and ends it.
+#: A script that plays an app with the next Flask. A failed assertion or a warning ends it.
 NEXT = """
 import os, sys
 import support.next_flask
@@ -320,7 +320,7 @@ def is_self(node: ast.Attribute) -> bool:
 
 
 def foreign_names(nodes: list[ast.AST], own: set[str]) -> Iterator[tuple[int, str]]:
-    """Names of Flask's and Werkzeug's insides, and names with an underscore that nobody here defines."""
+    """Yield line and name of each private name of Flask or Werkzeug, and of each other one that our code does not define."""
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("flask", "werkzeug"):
             for alias in node.names:

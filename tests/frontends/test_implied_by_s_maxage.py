@@ -21,9 +21,9 @@ LINE = "the configured stale windows do not apply"
 
 
 class Site(NamedTuple):
-    """One page, and what it is given.
+    """One page behind one of the front ends.
 
-    :ivar word: visits it, and returns how that was answered.
+    :ivar word: visits it, and returns the cache status word.
     :ivar is_down: the app fails once something is in it.
     """
 
@@ -71,7 +71,7 @@ CONFIGURED_ONLY: dict[str, Callable[[Path, str], Site]] = {
 
 
 def after_a_failure(site: Site, clock: time_machine.Traveller) -> list[str]:
-    """Return how a page is answered that was stored and is stale, and whose app fails."""
+    """Visit twice, and once more when the page is stale and the app fails; return the cache status words."""
     words = [site.word(), site.word()]
     clock.shift(61)
     site.is_down.append(True)

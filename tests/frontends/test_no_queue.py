@@ -17,7 +17,7 @@ from support.third_party import Site, ThirdParty
 from support.threads import PATIENCE, crowd, results, wait_until
 from support.wsgi_apps import ask
 
-#: Long after the mark of ten seconds.
+#: Long after the ten seconds of a hit-for-miss mark.
 HOUR = 3600
 TOGETHER = 4
 
@@ -179,7 +179,7 @@ def test_a_cached_view_behind_a_gateway_is_queued_for_at_the_view_alone(make_app
     @cache.cached(60)
     def page() -> str:
         runs.append(1)
-        # All of them have entered the app.
+        # Wait until all of them have entered the app.
         wait_until(lambda: len(entered) == 5)
         return "page"
 

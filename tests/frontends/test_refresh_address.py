@@ -65,7 +65,7 @@ def test_refreshes_and_warming_come_from_the_address_that_is_set(
 def test_a_page_for_localhost_alone_is_not_refreshed_for_all(
     make_app: MakeApp, clock: time_machine.Traveller, front: Callable[..., None], config: dict[str, Any]
 ) -> None:
-    """Also if the read of the address is exempt."""
+    """Also if reads of the address are ignored."""
     app, cache = make_app(IGNORED_READERS={__name__: ["REMOTE_ADDR"]}, **config)
     front(app, cache, lambda: "secret" if request.remote_addr == "127.0.0.1" else "public")
     assert visit(app).page == ("MISS", "public")

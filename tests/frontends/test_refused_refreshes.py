@@ -256,7 +256,7 @@ def test_a_status_that_is_configured_as_a_failure_keeps_the_page(
     app.add_url_rule("/<name>", "page", lambda name: page()) if how is None else app.add_url_rule(
         "/<name>", "page", cache.cached(**how)(lambda name: page())
     )
-    # Without a page, it is an answer.
+    # Without a stored page, a 404 is an answer like any other.
     assert visit(app, "/other").status == 404
     gone.clear()
     assert visit(app, "/a").page == ("MISS", "page")

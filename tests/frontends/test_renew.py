@@ -1,4 +1,4 @@
-"""``renew=``: requests of those who may skip the stored page, and their answers replace it, at the view and at each gateway."""
+"""``renew=``: some requests skip the stored page, and their answers replace it, at the view and at each gateway."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_the_page_of_an_editor_who_is_logged_in_is_never_stored(make_app: MakeAp
         return "welcome"
 
     @app.get("/")
-    # It loads the user, whom Flask-Login keeps in g: the view finds it there.
+    # The callable loads the user, whom Flask-Login keeps in g: the view finds the user there.
     @cache.cached(60, **{parameter: lambda: current_user.is_authenticated})
     def index() -> str:
         return f"hello {getattr(current_user, 'id', 'stranger')}"

@@ -60,7 +60,7 @@ class Shop:
 
 
 def view(make_app: MakeApp, directory: Path, field: str) -> Shop:
-    """A cached view with ``vary=``, which refuses the two that are never right; these are read by ``key=``."""
+    """A cached view with ``vary=``. It refuses Cookie and Authorization, which are read by ``key=`` instead."""
     app, cache = make_app(REFRESH_WORKERS=0)
     calls: list[str] = []
     how: dict[str, Any] = {"vary": [field]}

@@ -57,7 +57,7 @@ class ServerSide(SessionInterface):
 
 
 def in_instance() -> SessionInterface:
-    """Flask's own, with another function in the instance."""
+    """Return Flask's own interface, with another ``open_session`` set on the instance."""
     interface, other = SecureCookieSessionInterface(), Subclass()
     interface.open_session = other.open_session  # type: ignore[method-assign]
     return interface
@@ -71,7 +71,7 @@ class Looking(SecureCookieSession):
 
 
 def by_session_class() -> SessionInterface:
-    """Flask's own, with a session that looks up the user when it is made."""
+    """Return Flask's own interface, with a session class that looks up the user when it is made."""
     interface = SecureCookieSessionInterface()
     interface.session_class = Looking
     return interface
@@ -103,7 +103,7 @@ FRONTS = pytest.mark.parametrize(
 
 
 def play(make_app: MakeApp, front: Callable[..., None], config: Any, name: str, *visitors: Fields) -> list[str]:
-    """Let visitors come, hold each page against the one without a cache, and return how they were answered."""
+    """Make the visits, compare each page with the one without a cache, and return the cache status words."""
     make, _, _ = INTERFACES[name]
     said = []
     sites = []

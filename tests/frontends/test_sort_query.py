@@ -142,7 +142,7 @@ def test_a_page_that_shows_the_order_is_stored_in_the_order_of_the_key_alone(
     ordered = [visit(app, "/list/?a=2&b=1") for _ in range(2)]
     assert [each.word for each in ordered] == ["MISS", "HIT"]
     assert ordered[0].text != first[0].text
-    # What is stored is the page in the order of the key: as that without the ignored parameters.
+    # The stored page is the one in the order of the key, just as it is the one without the ignored parameters.
     assert visit(app, "/list/?b=1&a=2").page == ("HIT", ordered[0].text)
 
 

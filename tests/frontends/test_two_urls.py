@@ -130,7 +130,7 @@ def test_middleware_that_refuses_a_refresh_is_not_passed_by(directory: Path, clo
     assert shop.runs == 1
 
 
-#: What a visitor may choose, and the path of the request by which it gets to the app.
+#: Middleware, fields that a visitor may choose, and what stands before the path of the request so that it reaches the app.
 FORGED = [
     ("ProxyFix", {"X-Forwarded-Prefix": "/admin"}, ""),
     ("ProxyFix", {"X-Forwarded-Prefix": "/admin#"}, ""),

@@ -318,7 +318,7 @@ FRESH = ("Cache-Control", "max-age=10, stale-while-revalidate=100")
 
 
 def wsgi(*fields: tuple[str, str], later: tuple[str, str] | None = None) -> App:
-    """Return an app that answers with these fields, and to conditions with a 304 with these and another one."""
+    """Return an app that answers with these fields, and to conditions, if ``later`` is given, with a 304 that has that one too."""
 
     def answer(environ: dict[str, Any], start_response: Any) -> Any:
         if later is not None and "HTTP_IF_NONE_MATCH" in environ:

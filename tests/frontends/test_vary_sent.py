@@ -50,7 +50,7 @@ def by_environ() -> str:
 
 
 def by_c_code() -> str:
-    """Past all methods of a dict."""
+    """Read with ``dict.get``, past the methods of the observed environ."""
     return str(dict.get(request.environ, "HTTP_X_USER", "stranger"))
 
 
@@ -146,9 +146,9 @@ def uncached(way: Callable[[], str]) -> Flask:
 
 @cache_results
 def text_without_cache(way: Callable[[], str], kind: str, place: int) -> str:
-    """Return what a visitor sees.
+    """Return what a visitor sees without a cache.
 
-    :param place: of the visitor in the first order.
+    :param place: place of the visitor in the first of ``ORDERS``.
     """
     return visit(uncached(way), f"/{kind}", ORDERS[0][place]).text
 

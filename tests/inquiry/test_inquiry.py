@@ -69,14 +69,16 @@ def needs_login() -> Response | None:
 
 
 class Situation(NamedTuple):
-    """One app, one request, and what is to be said.
+    """One app, one request, and the expected explanation.
 
-    :ivar first: the first sentence, from "/x is".
-    :ivar write: the beginning of what is to be written.
-    :ivar view: of the endpoint ``page`` at ``/x``.
-    :ivar cached: the parameters of ``cached``; ``None``: the view is not under it.
+    :ivar first: the first sentence.
+    :ivar write: how the advice what to write begins; "": there is none.
+    :ivar view: the view of the endpoint ``page`` at ``/x``.
+    :ivar cached: the parameters of ``cached``; ``None``: the view is not decorated.
     :ivar settings: the configuration.
-    :ivar fields: of the request.
+    :ivar fields: the fields of the request.
+    :ivar url: the URL of the request.
+    :ivar hook: runs before each request, if given.
     """
 
     first: str

@@ -84,14 +84,14 @@ with app.app_context():
         sys.exit(130)
 print(json.dumps([batch.found, batch.done, batch.failed, batch.skipped, batch.not_stored]))
 """
-#: What visitors of the server ask for; in the script nobody knows the port.
+#: The host that visitors of the server name, since the script does not know the port.
 HOST = {"Host": "shop.example"}
 
 
 class Script(NamedTuple):
     """A script that runs.
 
-    :ivar folder: where it prints.
+    :ivar folder: the folder with its output and its errors.
     """
 
     process: PreparedProcess
@@ -107,7 +107,7 @@ class Script(NamedTuple):
 
 
 def start(folder: Path, count: int, env: dict[str, object]) -> Script:
-    """Start a script that warms so many pages and two more."""
+    """Start a script that warms this many pages of news and two other pages."""
     (folder / "live_app.py").write_text(SOURCE)
     command = ["-c", SCRIPT, str(count)]
     with (folder / "out").open("wb") as output, (folder / "errors").open("wb") as errors:
@@ -141,7 +141,7 @@ def test_warming_that_is_interrupted_goes_on_where_it_was(tmp_path: Path, soak: 
         finally:
             status, out, err = script.ended()
         assert (status, out, err) == (130, "", "")
-        # The two that need no third party come last.
+        # The two pages that need no third party come last, so that they are not stored yet.
         done = stored(cache)
         assert done == count // 2
         gate.release()
@@ -165,7 +165,7 @@ def test_what_was_warmed_by_a_script_is_served_and_published_by_any_worker(tmp_p
         for path in ("/news/0", "/caf%C3%A9/%C3%BC", "/about"):
             assert (one.get(path, HOST).cache, other.get(path, HOST).cache) == ("HIT", "HIT"), path
 
-        # Published by one, of pages that neither has made: both have the new ones, and nobody has waited.
+        # One worker publishes pages that neither has made: both serve the new pages, and no visitor has waited.
         gate.answer("second")
         assert one.get("/do/publish?tag=news", {**HOST, "X-Do": "wait"}, method="POST").text == "4 4 0 0"
         for visitor in (other, one):
@@ -173,7 +173,7 @@ def test_what_was_warmed_by_a_script_is_served_and_published_by_any_worker(tmp_p
             assert (seen.cache, seen.text[:9]) == ("HIT", "0: second")
         assert gate.calls == 8
 
-        # Purged by one while the other renews them: what that brings was begun before.
+        # One worker purges while the other renews the pages: the refreshes began before the purge, so it covers their pages.
         gate.hold()
         one.get("/do/refresh?tag=news", HOST, method="POST")
         wait_for(lambda: gate.open == 4, what="the other's refreshes")

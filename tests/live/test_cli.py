@@ -42,10 +42,10 @@ def page(number):
 
 
 class Shell(NamedTuple):
-    """Where commands run.
+    """Runs ``flask stalecache`` for one app.
 
-    :ivar folder: with the app.
-    :ivar env: of the commands, and of a server beside.
+    :ivar folder: the folder with the app.
+    :ivar env: environment variables of the commands, and of the server that runs beside them.
     """
 
     folder: Path
@@ -59,13 +59,13 @@ class Shell(NamedTuple):
         )  # type: ignore[call-overload,no-any-return]
 
     def printing(self, *args: str) -> AbstractContextManager[tuple[PreparedProcess, TextIO]]:
-        """Run it; what it says can be read meanwhile."""
+        """Run ``flask stalecache``. Yield its process and its output, errors too, which can be read while it runs."""
         command = ["-m", "flask", "--app", "live_app", "stalecache", *args]
         env = environment(self.folder, self.env)
         return prepared.printing(command, prepared.SERVER_MODULES, folder=self.folder, env=env)
 
     def run(self, *args: str) -> tuple[int, str, str]:
-        """Run it to its end; return its exit code and what it said."""
+        """Run ``flask stalecache`` to its end, and return its exit code, its output and its errors."""
         command = ["-m", "flask", "--app", "live_app", "stalecache", *args]
         done = prepared.run(command, folder=self.folder, env=environment(self.folder, self.env), timeout=PATIENCE)
         return done.returncode, done.stdout, done.stderr
@@ -129,7 +129,7 @@ def test_on_a_terminal_there_is_a_bar(shell: Shell) -> None:
 
 
 def _blocks(descriptor: int) -> Iterator[bytes]:
-    # The end of a terminal is an error.
+    # At the end of a terminal, reading raises an error.
     with suppress(OSError):
         while block := os.read(descriptor, 1024):
             yield block
@@ -153,7 +153,7 @@ def test_beside_workers_that_serve(served: tuple[Shell, Server]) -> None:
     # Filled by the command, a hit for a visitor: the keys are the same without a server.
     assert shell.run("warm", "/pages/1", "/pages/2")[0] == 0
     assert [visit(number)[0] for number in (1, 2, 1)] == ["HIT"] * 3
-    # A purge is seen at the next request, of whichever worker.
+    # The next request sees the purge, whichever worker answers it.
     assert shell.run("purge", "--tag", "page:1")[0] == 0
     status, text = visit(1)
     assert (status, sorted(shell.runs)) == ("MISS", ["1", "1", "2"])
@@ -163,7 +163,7 @@ def test_beside_workers_that_serve(served: tuple[Shell, Server]) -> None:
     assert (status, renewed != text) == ("HIT", True)
     assert shell.run("publish", "--prefix", "/pages/")[0] == 0
     assert [visit(number)[0] for number in (1, 2)] == ["HIT", "HIT"]
-    # The numbers are those of the workers, and of the commands that are gone.
+    # The numbers include those of the workers and of the commands that have ended.
     numbers = json.loads(shell.run("stats", "--json")[1])
     assert (numbers["requests"]["HIT"], numbers["requests"]["MISS"], sum(numbers["requests"].values())) == (6, 1, 7)
     assert numbers["origin_calls"] == len(shell.runs) == 6

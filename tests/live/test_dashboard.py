@@ -58,8 +58,8 @@ app.register_blueprint(cache.dashboard, url_prefix="/stalecache", authorize=lamb
 class Place(NamedTuple):
     """A server, and a browser that may see its dashboard.
 
-    :ivar context: where pages are opened that need none of their own, since each new one takes a second.
-    :ivar complaints: what browsers wrote to their consoles.
+    :ivar context: the browser context for pages that need none of their own; creating one takes a second.
+    :ivar complaints: messages in the consoles of browsers, and errors of scripts.
     """
 
     server: Server
@@ -103,7 +103,7 @@ class Place(NamedTuple):
 def context_for(browser: Browser, url: str, **settings: object) -> BrowserContext:
     """Return a context of a browser.
 
-    :param url: the site whose admin it belongs to, if there is one.
+    :param url: the site whose admin uses the context; empty if it is no admin's.
     """
     context: BrowserContext = browser.new_context(**settings)  # type: ignore[arg-type]
     if url:
@@ -125,7 +125,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def look(page: Page) -> None:
-    """Let the page that is left open ask for what is new, as it does when it is seen again."""
+    """Make an open page request new numbers, as it does when it becomes visible again, and wait for the response."""
     with page.expect_response("**/now?*"):
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
@@ -134,22 +134,22 @@ def health(page: Page) -> str:
     return str(page.locator(".health").get_attribute("class"))
 
 
-#: What is wider than its place, and not meant to be scrolled.
+#: Returns the elements whose content is wider than they are, except those that are meant to be scrolled.
 STICKS_OUT = """[...document.querySelectorAll("body *")]
     .filter((each) => each.scrollWidth > each.clientWidth + 1 && getComputedStyle(each).display.match(/^(block|grid|flex)$/)
         && !each.closest(".scroll, .unseen, .skip, .plot, svg, select, input"))
     .map((each) => each.outerHTML.slice(0, 100))"""
 
 
-#: Rules of axe for colours, and for what has less room.
+#: Rules of axe for colours, and for narrow screens.
 COLOURS = ("color-contrast", "link-in-text-block")
 LAYOUT = ("target-size", "scrollable-region-focusable", "meta-viewport", "aria-hidden-focus", "landmark-one-main", "button-name")
 
 
 def problems(page: Page, rules: Sequence[str]) -> list[str]:
-    """Return what axe finds that is serious.
+    """Return the serious problems that axe finds.
 
-    :param rules: which of its rules it checks; none: all.
+    :param rules: the rules of axe to check; empty: all of them, and always all under ``make soak``.
     """
     options = {"runOnly": {"type": "rule", "values": list(rules)}} if rules and not IS_SOAK else None
     found = Axe().run(page, options=options).response["violations"]
@@ -176,7 +176,7 @@ def test_it_shows_a_stale_hit_an_outage_and_a_recovery_as_they_happen(place: Pla
         page.set_viewport_size({"width": 320, "height": 640})
         assert page.evaluate(STICKS_OUT) == []
         waits = page.locator(".list", has_text="Backing off").get_by_role("link")
-        # Between two pauses nothing backs off.
+        # After a pause, nothing backs off until the next refresh has failed.
         wait_for(lambda: place.visit() and page.reload() and waits.count() > 0, what="the page that backs off is listed")
         expect(waits.first).to_be_visible()
 
@@ -225,7 +225,7 @@ def test_refreshing_on_the_page_makes_it_again_before_the_next_visitor(place: Pl
 def test_it_can_be_read_by_everybody(
     place: Place, settings: dict[str, object], rules: dict[Literal["light", "dark"], Sequence[str]]
 ) -> None:
-    """In other colours and on a phone, by the rules that these may break; by all of them under ``make soak``."""
+    """Dark colours and the phone are checked by the rules that they can break, or by all rules under ``make soak``."""
     place.visit("/steady/50")
     with place.open_apart("/stalecache/?by=prefix&find=/", **settings) as page:
         expect(page.locator(".charts canvas").first).to_be_visible()
@@ -251,7 +251,7 @@ def test_it_is_used_by_keyboard(place: Place) -> None:
 
 
 def test_a_page_that_is_paused_or_hidden_asks_for_nothing(place: Place) -> None:
-    # Its clock is that of all pages of a context.
+    # In a context of its own, since the clock is replaced for all pages of the context.
     with place.open_apart() as page:
         asked: list[str] = []
         # Otherwise the first answer may be that to the page before the reload.
@@ -315,7 +315,7 @@ FORGED = """<!doctype html><html lang="en"><title>Prizes</title>
 def test_a_forged_form_of_another_site_does_nothing(place: Place) -> None:
     place.visit("/steady/7")
     with place.open("/stalecache/?by=url&find=/steady/7") as page:
-        # Even one who had learned the token.
+        # The forger even knows the token.
         token = page.locator("[name=token]").first.input_value()
         place.gate.answer(FORGED.format(url=place.server.url, token=token))
         page.goto(place.gate.url)

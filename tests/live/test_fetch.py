@@ -285,7 +285,7 @@ def test_one_that_drips_keeps_its_callers_no_longer_than_they_wait(make_app: Cal
 
         @cache.memoize(wait=0, fallback="fallback", max_concurrency=2)
         def ask(base: str) -> str:
-            # Each byte begins its time anew, so that it never ends.
+            # Each byte restarts the timeout, so that the call never ends.
             return requests.get(server.url, timeout=20).text
 
         for number in range(20):

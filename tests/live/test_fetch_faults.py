@@ -18,7 +18,8 @@ from support.servers import PATIENCE, Answer, Gate, Server, serving, wait_for
 
 pytestmark = pytest.mark.server
 
-#: What each function has stored by the time that the third party fails, by its windows; and what it is asked with and without.
+#: The functions differ in what they can serve when the third party fails: nothing (``cold``), or a value in one of the stale
+#: windows (``swr``, ``sie``). Each exists with and without ``wait``.
 SOURCE = """
 import json, os, threading, time
 from urllib.request import urlopen
@@ -78,9 +79,9 @@ def site(folder: Path, gate: Gate, **settings: object) -> Iterator[Server]:
 
 @contextmanager
 def visitors(server: Server, paths: list[str], wanted: dict[str, set[str]]) -> Iterator[Callable[[], int]]:
-    """Let four ask for the paths over and over, and fail if an answer is an error, or none of those wanted for its path.
+    """Let four visitors request the paths over and over, and fail if an answer is an error or not one of those wanted for its path.
 
-    It yields what tells how many answers came.
+    It yields a function that returns the number of answers so far.
     """
     over, count = threading.Event(), [0] * 4
 
@@ -125,7 +126,7 @@ def test_one_that_hangs_for_ever_harms_nobody(page: str, tmp_path: Path, soak: C
         with visitors(server, [*paths, "/threads"], wanted) as answers:
             wait_for(lambda: answers() >= soak(8_000, 120), 600, "answers")
             assert gate.open <= 3 * 2 * 4, "two calls of each of three functions in each of four processes"
-        # The main thread, housekeeping, those for pages, those for calls without wait, and two for each function.
+        # The main thread, housekeeping, 4 threads for pages, 8 for calls without wait, and 2 for each of three functions.
         assert {int(server.get("/threads").text) <= 2 + 4 + 8 + 3 * 2 for _ in range(20)} == {True}
         gate.release()
 
@@ -134,7 +135,7 @@ def test_one_that_hangs_for_ever_harms_nobody(page: str, tmp_path: Path, soak: C
 
 
 def attempts(gate: Gate, after: int) -> dict[tuple[str, str], list[float]]:
-    """Return when the third party was asked by each function for each key, by the clock of who asked."""
+    """Return when each function called the third party for each key, by the clock of the calling process."""
     found: dict[tuple[str, str], list[float]] = {}
     for question in gate.questions[after:]:
         found.setdefault((question["name"], question["key"]), []).append(float(question["at"]))
@@ -158,7 +159,7 @@ def test_one_that_is_down_is_asked_once_a_step_by_all_workers(
             wait_for(lambda: min(map(len, attempts(gate, before).values()), default=0) >= 3, 120, "three attempts for each")
             down = {about: len(asked) for about, asked in attempts(gate, before).items()}
             gate.answer("back")
-            # It may have been asked once more meanwhile; then it is a step of twice the length, which is lengthened by a quarter.
+            # One more call may have failed meanwhile. The step after it is twice as long, and chance adds up to a quarter.
             patience = first * 2.0 ** max(down.values()) * 1.25 + PATIENCE
             wait_for(lambda: all(server.get(path).text == "back" for path in paths), patience, "it is back")
         assert len(attempts(gate, before)) == len(paths)

@@ -1,4 +1,4 @@
-"""Floods of what visitors choose, against one worker of gunicorn: its memory and threads and its directory stay within limits.
+"""Floods of made-up requests against one worker of gunicorn: its memory, its threads and its directory stay within limits.
 
 ``make soak`` prints the numbers.
 """
@@ -23,7 +23,7 @@ MEMORY_SIZE = 2 * MIB
 THREADS = 8
 REFRESH_WORKERS = 2
 VISITORS = 4
-#: What a worker may grow by: its copies, what the limits of the index and of known URLs allow, and what CPython keeps of it.
+#: Bytes that a worker may grow by: copies, the index and the known URLs up to their limits, and memory that CPython keeps.
 GROWTH = 48 * MIB
 #: The tables of a directory, which have a fixed size, and what is written between two sweeps.
 FIXED = 4 * MIB
@@ -70,7 +70,7 @@ def stale(name):
 
 
 class State(NamedTuple):
-    """What a worker and its directory take.
+    """The resources that a worker and its directory use.
 
     :ivar memory: bytes of the worker that are in memory.
     :ivar files: files and folders in the directory.
@@ -102,7 +102,7 @@ def state_of(server: Server, directory: Path) -> State:
 
 Send = Callable[[Callable[..., object], int], object]
 
-#: Each one is sent with ``visit(path, headers, method)`` and a number that is sent once.
+#: How each flood sends a number, which is sent once, with ``visit(path, headers, method)``.
 FLOODS: dict[str, Send] = {
     "made-up queries": lambda visit, number: visit(f"/pages/a?x={number}"),
     "long URLs": lambda visit, number: visit(f"/pages/{number}/{'x' * 3000}"),

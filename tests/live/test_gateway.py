@@ -1,6 +1,6 @@
 """The gateway on real servers: one call for a crowd, renewal after the response, and apps of other frameworks behind it.
 
-What a statement says of order is shown as order: "nobody waits" is that all are answered while the third party's gate is closed.
+Statements about order are tested without measuring times: "nobody waits" means that all are answered while the gate is closed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STALE = "max-age=0, stale-while-revalidate=600"
 IF_ERROR = "max-age=0, stale-if-error=600"
 LINES = 20_000
 
-#: A page is what the third party says, in its words: a value, which fills the page, and what goes into Cache-Control.
+#: The third party answers with a value, which fills the page, and after a space the Cache-Control of the page.
 SOURCE = """
 import logging
 import os
@@ -184,7 +184,7 @@ def test_a_client_that_leaves_in_mid_stream_leaves_nobody_waiting(shop: Shop, pa
 
 @contextmanager
 def asking(server: Server, path: str) -> Iterator[socket.socket]:
-    """Send a request by hand, since a client of HTTP reads on."""
+    """Send a request over a plain socket, since an HTTP client would read on."""
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
         host = f"127.0.0.1:{server.port}"
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
@@ -200,7 +200,7 @@ def read_some(connection: socket.socket, wanted: bytes) -> None:
 
 
 def read_lines(connection: socket.socket) -> None:
-    """Read the whole of a page, whatever comes between its chunks; some servers keep a connection open that they should close."""
+    """Read until all lines of a page have come, whatever is between its chunks; some servers do not close the connection then."""
     data = b""
     while data.count(b"new\n") < LINES:
         more = connection.recv(1 << 20)
@@ -227,7 +227,7 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 @pytest.mark.parametrize("kinds", [("a",), ("a", "b")], ids=["one variant", "two variants"])
 @pytest.mark.parametrize("varies", [False, True], ids=["plain", "with Vary"])
 def test_a_cold_crowd_asks_the_app_once_for_each_variant(roomy: Shop, path: str, varies: bool, kinds: tuple[str, ...]) -> None:
-    """That a page varies is only known from its first answer, for which all have waited."""
+    """Only the first response, for which all have waited, shows that the page varies."""
     path = path.replace("text", "vary") if varies else path
     roomy.gate.answer(f"new {FRESH}")
     roomy.gate.hold()
@@ -244,7 +244,7 @@ def test_a_cold_crowd_asks_the_app_once_for_each_variant(roomy: Shop, path: str,
 
 @contextmanager
 def crowds(server: Server, count: int, path: str, kinds: tuple[str, ...]) -> Iterator[list[Any]]:
-    """Let as many of each kind ask for a path at once."""
+    """Let ``count`` visitors of each kind request a path at the same time."""
     if len(kinds) == 1:
         with crowd(server, count, path, {"X-Kind": kinds[0]}) as asked:
             yield asked
@@ -335,7 +335,7 @@ app = GatewayCache(get_wsgi_application(), dir=os.environ["FOLDER"] + "/cache")
 
 
 def test_django_behind_the_gateway(tmp_path: Path) -> None:
-    """Two workers share what its views allow; sessions vary on cookies, and what is private stays so."""
+    """Two workers share the pages that the views allow; pages with a session vary on cookies, and private pages stay private."""
     with shop_on("gthread", tmp_path, DJANGO) as shop:
         server = shop.server
         for page in ("/news", "/stream"):
@@ -359,7 +359,7 @@ def test_django_behind_the_gateway(tmp_path: Path) -> None:
 
 
 def log_in(server: Server, name: str) -> Mapping[str, str]:
-    """Return the field of somebody who has logged in."""
+    """Log in, and return the Cookie field of the member."""
     import requests
 
     answer = requests.post(f"{server.url}/login", data={"user": name}, timeout=PATIENCE)
@@ -415,7 +415,7 @@ def publish():
 
 
 def test_flask_login_behind_the_gateway(tmp_path: Path) -> None:
-    """Strangers come from the store, whichever worker they meet; members are live; and a purge by one worker is for all."""
+    """Strangers get the stored page from any worker, members get a live one, and a purge by one worker holds for all."""
     with shop_on("gthread", tmp_path, FLASK) as shop:
         server = shop.server
         first = server.get("/hello").text

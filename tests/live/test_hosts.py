@@ -62,7 +62,7 @@ def test_a_follower_beside_a_web_server(
     other = RedisStore(valkey.url, tmp_path / "other", name="shop", purge_wait=PATIENCE)
 
     def reaches(web: Server) -> bool:
-        """Purge on another host, and return whether the web server waited for it."""
+        """Purge on another host; return whether both hosts have acknowledged that and the web server has dropped its page."""
         assert [web.get("/news", HOST).headers["X-Cache-Status"] for _ in range(2)][1] == "HIT"
         heard = other.purge("all", soft=False)
         assert heard is not None

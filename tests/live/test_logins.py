@@ -320,7 +320,7 @@ def test_a_member_who_comes_first_fills_nothing(site: Site, page: str) -> None:
 
 
 def test_a_stale_page_is_renewed_as_a_strangers(site: Site, page: str) -> None:
-    """Whoever comes while it is stale: members are live, and what is stored is what a stranger sees."""
+    """While the page is stale, members are live, and refreshes store the page that a stranger sees."""
     path = f"/stale{page}"
     ann, bob, stranger = site.member("ann"), site.member("bob"), site.stranger()
     assert stranger.get(path)[0] == "MISS"
@@ -440,7 +440,7 @@ def test_a_message_is_shown_once_and_to_its_reader_only(site: Site, page: str) -
 
 @pytest.mark.parametrize("site", ["flask-login", "token-cookie", "remote-user-field"], indirect=True)
 def test_a_page_without_anything_personal(site: Site, page: str) -> None:
-    """What a hook reads on every page makes members live there, too; what only the pages read does not."""
+    """If a hook reads the login on every page, members are live here, too; they are not if only other pages read it."""
     path = f"/plain{page}"
     site.stranger().get(path)
     word = "HIT" if site.kind == "flask-login" else "BYPASS"

@@ -73,16 +73,16 @@ app.wsgi_app = aside
 """
 #: Visitors at once, and the pages of each endpoint.
 VISITORS, PAGES = 8, 50
-#: Which endpoints ten requests in a row are for.
+#: The endpoints of ten consecutive requests.
 WANTED = ("decorated",) * 6 + ("opened",) * 3 + ("failing",)
 #: Pages of ``decorated`` that are asked for: the function is called once for each.
 DECORATED = PAGES * 6 // 10
-#: What was counted of an endpoint, by how it was answered.
+#: Numbers of requests, by endpoint and cache status.
 Counted = Counter[tuple[str, str]]
 
 
 def path_of(number: int) -> tuple[str, str]:
-    """What a request is for, and which endpoint that is."""
+    """Return the path and the endpoint of the request with a number."""
     endpoint = WANTED[number % len(WANTED)]
     return f"/{endpoint}/{number % PAGES}{'?live' if number % 40 == 0 else ''}", endpoint
 
@@ -102,7 +102,7 @@ class Crowd:
         self._begun = 0
 
     def come(self, total: int, meanwhile: Callable[[], object]) -> None:
-        """Ask so often; in the middle something happens."""
+        """Send this many requests, and call ``meanwhile`` after half of them."""
         with ThreadPoolExecutor(VISITORS, "visitor") as pool:
             asked = [pool.submit(self._visit, total // VISITORS) for _ in range(VISITORS)]
             wait_for(lambda: self._begun >= total // 2, 600, "half of the visits")
@@ -122,7 +122,7 @@ class Crowd:
                 path, endpoint = path_of(number)
                 try:
                     visitor = visitor or stack.enter_context(Visitor(self.server))
-                    # What a view raises is answered without the field.
+                    # The error page for an exception of a view has no X-Cache-Status.
                     answered[endpoint, visitor.get(path).cache or "MISS"] += 1
                 except (OSError, HTTPException):
                     broken[endpoint] += 1
@@ -139,7 +139,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def scraped(server: Server) -> list[dict[tuple[str, tuple[tuple[str, str], ...]], float]]:
-    """The page for Prometheus of each worker."""
+    """Return the samples on the page for Prometheus, of each worker."""
     pages: dict[str, str] = {}
 
     def ask() -> bool:
@@ -162,7 +162,7 @@ def requests_in(page: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> C
 
 
 def check(told: Counted, crowd: Crowd) -> None:
-    """Whether all that was answered was counted, and besides at most what broke off in the worker that was killed."""
+    """Check that all answered requests were counted, and beyond them at most those that broke off in the killed worker."""
     assert not crowd.answered - told
     for endpoint in set(WANTED):
         more = sum(value for (name, _), value in (told - crowd.answered).items() if name == endpoint)
@@ -184,7 +184,7 @@ def test_the_page_adds_up_to_what_the_visitors_counted(tmp_path: Path, soak: Cal
         assert [requests_in(page) for page in pages] == [told] * 4
         stats = server.get("/stats").text
         bodies = {name: value for (name, labels), value in pages[0].items() if not labels}
-        # It maps the table until the next server does: caches of other tests remove tables that no process has mapped.
+        # The store maps the table until the next server does: caches of other tests remove tables that no process has mapped.
         store = FileStore(tmp_path / "cache")
         assert store.usage().entries == bodies["stalecache_entries"]
     with serving("gthread", SOURCE, tmp_path, env=env, workers=1) as server:
@@ -196,7 +196,7 @@ def test_the_page_adds_up_to_what_the_visitors_counted(tmp_path: Path, soak: Cal
 
 
 def check_stats(now: str, before: str, told: Counted) -> None:
-    """Whether ``stats()`` says the same as the page, before and after a restart."""
+    """Check that ``stats()`` has the numbers of the page, before and after a restart."""
     for text in (now, before):
         stats = json.loads(text)
         by_status: Counter[str] = Counter()

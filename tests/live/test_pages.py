@@ -1,6 +1,6 @@
 """The main job over real sockets: gunicorn and waitress, a third party that is held still, real files and locks.
 
-What a statement says of order is shown as order: "nobody waits" is that all are answered while the third party's gate is closed.
+Statements about order are tested without measuring times: "nobody waits" means that all are answered while the gate is closed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HOST = {"Host": "shop.example"}
 #: Bytes of a page that no buffer on its way takes at once.
 LARGE = (5 if IS_SOAK else 2) << 20
 
-#: A page is what the third party says, in its words: a value, and what goes into Cache-Control. The first line is a checksum.
+#: The third party answers with a value, and after a space the Cache-Control of the page. The page begins with a checksum.
 SOURCE = """
 import json
 import os
@@ -132,7 +132,7 @@ def site(
     """Serve the app from a cache directory in the folder.
 
     :param settings: the app's, without ``STALECACHE_``.
-    :param server: the server's own.
+    :param server: further arguments of :func:`serving`.
     """
     config = {"STALECACHE_DIR": str(folder / "cache"), **{f"STALECACHE_{name}": value for name, value in (settings or {}).items()}}
     environment = {"GATE": gate.url, "FOLDER": folder, "LARGE": LARGE, "SETTINGS": json.dumps(config), **(env or {})}
@@ -146,9 +146,9 @@ def gate() -> Iterator[Gate]:
 
 
 class Shared(NamedTuple):
-    """A site that tests share. Each has a page of its own.
+    """A site that tests share; each test uses a page of its own.
 
-    :ivar before: the calls of the third party before the test.
+    :ivar before: how often the third party was called before the test.
     """
 
     kind: str
@@ -345,7 +345,7 @@ def test_nobody_waits_for_a_stale_page(page: str, visitors: int, wide: Shared) -
 def test_the_connection_that_started_a_refresh_is_not_held(page: str, method: str, conditional: bool, lone: Shared) -> None:
     path, gate, kind = lone.page(page), lone.gate, lone.kind
     gate.answer(f"old {STALE}")
-    # One worker: a sync one, which closes each connection, has nobody else to answer the next request.
+    # There is one worker: if the refresh held it, nothing could answer the next request, not even on a new connection.
     with visits(lone.server) as visit:
         full = visit(path)
         headers = {"If-None-Match": full.headers["ETag"]} if conditional else {}
@@ -355,7 +355,7 @@ def test_the_connection_that_started_a_refresh_is_not_held(page: str, method: st
         answers = [first, visit(path, headers, method)]
         wait_for(lambda: gate.open == 1, what="the refresh runs")
         answers.append(visit(path))
-        # Waitress closes after each answer without a length, as 304 is.
+        # Waitress closes the connection after a response without Content-Length, such as 304.
         closes = kind == "sync" or (kind == "waitress" and conditional)
         assert [answer.closes for answer in answers[:2]] == [closes, closes]
         assert [answer.cache for answer in answers] == ["STALE", "UPDATING", "UPDATING"]
@@ -418,13 +418,13 @@ def test_a_dead_third_party_is_left_alone_and_nobody_sees_it(
         start = time.monotonic()
         for burst in range(1, bursts + 1):
             answers += server.get_at_once(10)
-            # A pace, of 300 requests in 10 s; what comes next does not rely on it.
+            # The pace is 300 requests in 10 s. The assertions do not rely on it.
             time.sleep(max(0.0, start + burst / 3 - time.monotonic()))
         elapsed = time.monotonic() - start
         assert len(answers) == 10 * bursts
         assert values_of(answers) == {"old for anybody"}
         assert statuses_of(answers) <= {"STALE", "UPDATING"}
-        # Pauses of at least 1, 2, 4 … times the first: attempt n + 1 is not before 2 ** n - 1 of them.
+        # The pauses are at least 1, 2, 4 … times the first one: attempt n + 1 comes after 2 ** n - 1 first pauses or later.
         assert 2 <= gate.calls - 1 <= 1 + math.floor(math.log2(elapsed / first + 1))
         gate.answer(f"new {FRESH}")
         wait_for_page("new", server)
@@ -493,7 +493,7 @@ def test_a_full_queue_drops_refreshes_and_the_pages_are_still_there(gate: Gate, 
 def test_an_app_that_was_used_before_the_fork_refreshes_in_the_workers(warm: str, gate: Gate, tmp_path: Path) -> None:
     gate.answer(f"old {STALE}")
     if warm == "running":
-        # The page itself passes; its refresh, and with it the fork, finds the gate closed.
+        # The call for the page itself passes. The refresh finds the gate closed, so that it hangs at the fork.
         gate.hold(after=1)
     with site("preload", tmp_path, gate, settings={"REFRESH_WORKERS": 1}, env={"WARM": warm}) as server:
         wait_for(lambda: gate.calls == 2, what="the refresh in the parent")
@@ -554,7 +554,7 @@ class _Seen:
         self.complaints: list[str] = []
 
     def wait_for_a_stale_hit(self) -> None:
-        """Wait until one more was served."""
+        """Wait until one more stale page has been served."""
         before = self._stale()
         wait_for(lambda: self._stale() > before, what="a stale hit")
 
@@ -573,7 +573,7 @@ def crowd_that_looks_on(server: Server, path: str) -> Iterator[_Seen]:
             try:
                 answer = server.get(path)
             except (OSError, HTTPException):
-                # The worker died under it; what came of the page was visibly cut.
+                # The worker died during the request, and the client noticed that the page was cut off.
                 continue
             try:
                 value_of(answer)

@@ -41,7 +41,7 @@ cache.init_app(app)
 def page():
     return f"made by {{os.getpid()}}"
 """
-#: Gives one refresh to the queue, and prints who has made the page in the end.
+#: Hands one refresh over to the queue, prints ``queued``, and ``done`` when another process has made the page.
 VISIT = """
 import os, sys, time
 sys.path.insert(0, {folder!r})
@@ -62,7 +62,7 @@ while get() == f"made by {{os.getpid()}}":
     time.sleep(0.05)
 print("done", flush=True)
 """
-#: What is imported, and the command of the queue.
+#: For each queue, the imports of the shop and the command that starts the consumer.
 QUEUES = {
     "celery": (
         "from celery import Celery",
@@ -78,16 +78,16 @@ QUEUES = {
 
 
 def documented(name: str) -> str:
-    """Return the code of the documentation."""
+    """Return the code block of that name from the documentation."""
     found = re.search(rf"^    :name: {name}\n\n((?:    .*\n|\n)+)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert found is not None
     return dedent(found[1])
 
 
 class Played(NamedTuple):
-    """A visitor whose refresh is in a queue, and the processes of the queue.
+    """A visitor whose refresh is in a queue, and the consumer of the queue.
 
-    :ivar said: what the visitor prints.
+    :ivar said: the output of the visitor.
     """
 
     visitor: PreparedProcess
@@ -97,7 +97,7 @@ class Played(NamedTuple):
 
 @contextmanager
 def played(name: str, folder: Path, server: Server) -> Iterator[Played]:
-    """Let a visitor give a refresh to a queue, and start its processes then."""
+    """Let a visitor hand a refresh over to a queue, and then start the consumer of the queue."""
     folder.mkdir()
     imports, command = QUEUES[name]
     scheme = "redis+socket" if name == "celery" else "unix"

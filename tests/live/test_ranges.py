@@ -1,4 +1,4 @@
-"""curl asks a real server for parts of a large file that is not stored, of Flask's and of Django's, and resumes a download."""
+"""curl requests parts of a file that is too large to be stored, from Flask and Django on a real server, and resumes downloads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.servers import PATIENCE, Server, serving, wait_for
 
 pytestmark = pytest.mark.server
 
-#: More than is stored.
+#: Bytes of the film, more than ``STALECACHE_MAX_ENTRY_SIZE``.
 SIZE = 20_000_000
 FILM = Random(1).randbytes(SIZE)
 
@@ -102,7 +102,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("film")
     (folder / "film").write_bytes(FILM)
     with serving("gthread", SOURCE, folder, env={"FOLDER": folder}, workers=1, threads=4) as made:
-        # The frameworks and the first copies of their modules are no growth of ours.
+        # Load the frameworks and their modules first, so that they do not count as growth.
         for path in ("/made", "/django/missing"):
             made.get(path)
         yield made
@@ -113,7 +113,7 @@ def grows_little(server: Server) -> Iterator[None]:
     """A worker never holds the file."""
     before = peak(server)
     yield
-    # What holds it needs all of its size; the buffers of a compressor are a few MB, and are there for the first time.
+    # A worker that held the file would grow by its whole size. The first use of a compressor allocates buffers of a few MB.
     assert peak(server) - before < SIZE // 2
 
 
@@ -126,7 +126,7 @@ def peak(server: Server) -> int:
 
 
 def curl(server: Server, path: str, *options: str) -> tuple[int, dict[str, str], bytes]:
-    """Return the status, the fields and the body of what curl is answered."""
+    """Return the status, the header fields and the body of the response that curl gets."""
     command = ["curl", "-sS", "--max-time", str(PATIENCE), "-D", "-", *options, server.url + path]
     done = subprocess.run(command, capture_output=True, timeout=2 * PATIENCE, check=True)
     head, _, body = done.stdout.partition(b"\r\n\r\n")
@@ -136,7 +136,7 @@ def curl(server: Server, path: str, *options: str) -> tuple[int, dict[str, str],
 
 @pytest.mark.parametrize("path", ["/film", "/django/film", "/stream"])
 def test_parts_of_a_film(server: Server, path: str) -> None:
-    """Before the app has answered, and afterwards; Django and the stream answer no ranges themselves."""
+    """Once before the app has answered, once afterwards; Django and the stream do not support ranges themselves."""
     for _ in range(2):
         for asked, start, stop in (("100-199", 100, 200), (f"{SIZE - 7}-", SIZE - 7, SIZE), ("-100", SIZE - 100, SIZE)):
             status, fields, body = curl(server, path, "-r", asked)
@@ -150,7 +150,7 @@ def test_parts_of_a_film(server: Server, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/resumed", "/django/film"])
 def test_a_download_is_resumed(server: Server, path: str, tmp_path: Path) -> None:
-    """The first resumption is cut by the gateway, the second one by the app, if it can."""
+    """The gateway makes the part for the first resumption, the app that for the second one, if it supports ranges."""
     for has in (SIZE // 2, 7):
         (tmp_path / "film").write_bytes(FILM[:has])
         status, _, _ = curl(server, path, "-C", "-", "-o", str(tmp_path / "film"))
@@ -158,7 +158,7 @@ def test_a_download_is_resumed(server: Server, path: str, tmp_path: Path) -> Non
 
 
 def test_a_player_asks_as_safari_does(server: Server) -> None:
-    """It plays nothing unless its first question is answered with two bytes and the size; then it asks for all, by its ETag."""
+    """Safari plays nothing unless its first request gets two bytes and the size; then it requests all, with the ETag."""
     status, fields, body = curl(server, "/player", "-r", "0-1")
     assert (status, fields["content-range"], body) == (206, f"bytes 0-1/{SIZE}", FILM[:2])
     for asked in (f"0-{SIZE - 1}", "1000000-2000000"):

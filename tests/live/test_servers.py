@@ -1,6 +1,6 @@
-"""What happens after the response, on forks and at exits, on servers beside those of test_live.py; and where no thread can run.
+"""Work after the response, forks and exits on the servers that test_pages.py does not use, and refreshes where no thread runs.
 
-What a statement says of order is shown as order: "nobody waits" is that all are answered while the third party's gate is closed.
+Statements about order are tested without measuring times: "nobody waits" means that all are answered while the gate is closed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FRESH = "max-age=600"
 STALE = "max-age=0, stale-while-revalidate=600, stale-if-error=0"
 LINES = 5_000
 
-#: A page is what the third party says, in its words: a value, which fills the page, and what goes into Cache-Control.
+#: The third party answers with a value, which fills the page, and after a space the Cache-Control of the page.
 SOURCE = """
 import json
 import logging
@@ -114,14 +114,14 @@ if "WARM" in os.environ:
         with app.app_context():
             assert cache.drain(30)
 """.replace("LINES", str(LINES))
-#: The page that an app visits itself before the fork, and under which name.
+#: The page that the app itself visits before the fork, and the host name that it uses.
 WARM, HOST = "/text/warm", {"Host": "shop.example"}
 
 #: The kinds that load the app before they fork.
 FORKING = ("gevent-preload", "uwsgi")
 #: The kinds that close each connection.
 CLOSING = ("reloader",)
-#: How many visitors a kind lets in at once; a worker of uWSGI has one at a time unless it has threads, and so have two.
+#: How many visitors a server of a kind lets in at once. A worker of uWSGI lets in one, unless it has threads for requests.
 ROOM = {"uwsgi": 2, "uwsgi-lazy": 6, "uwsgi-threadless": 2}
 every_kind = pytest.mark.parametrize("running", MORE_KINDS, indirect=True)
 
@@ -147,7 +147,7 @@ def shop_on(
     with Gate() as gate:
         gate.answer(f"old {STALE}")
         if warm == "running":
-            # The page itself passes; its refresh, and with it the fork, finds the gate closed.
+            # The call for the page itself passes. The refresh finds the gate closed, so that it hangs at the fork.
             gate.hold(after=1)
         env: dict[str, object] = {} if warm is None else {"WARM": warm}
         threads: dict[str, Any] = {"granian": {"threads": 24}, "uwsgi-lazy": {"threads": 4}}.get(kind, {})
@@ -163,9 +163,9 @@ def app_environment(gate: Gate, folder: Path, settings: Mapping[str, object] | N
 
 @pytest.fixture(scope="module")
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """A shop for all tests of its kind; where the server loads the app before it forks, the app has been used by then."""
+    """A shop for all tests of its kind; if the server loads the app before it forks, the app has been used before the fork."""
     kind = request.param
-    # Far below the patience of servers with workers that do not end, and of tests.
+    # Far shorter than servers wait for workers that do not end, and than tests wait.
     settings = {"SHUTDOWN_WAIT": 0.5}
     with shop_on(kind, tmp_path_factory.mktemp(kind), settings, warm="done" if kind in FORKING else None) as shop:
         yield shop
@@ -259,7 +259,7 @@ def test_many_at_once_run_the_view_once_and_others_are_answered_meanwhile(shop: 
 
 
 def wait_for_each_worker(shop: Shop) -> None:
-    """Visit until each worker has answered, whatever else it is at."""
+    """Visit until each worker has answered, whatever else it is doing."""
     left = set(shop.server.worker_pids)
 
     def all_answered() -> bool:
@@ -280,7 +280,7 @@ def test_each_worker_refreshes(shop: Shop) -> None:
     wait_for_refreshes_of_each_worker(shop)
 
 
-# uWSGI without these hooks forks whoever holds the interpreter's lock; a worker that finds it held never starts.
+# Without these hooks, uWSGI forks while any thread may hold the interpreter's lock; a worker that finds it held never starts.
 @pytest.mark.parametrize("kind", ["gevent-preload", "uwsgi-fork-hooks"])
 def test_a_refresh_that_runs_at_the_fork_does_not_keep_the_workers_from_refreshing(kind: str, tmp_path: Path) -> None:
     with shop_on(kind, tmp_path, {"REFRESH_WORKERS": 1}, warm="running") as shop:
@@ -337,7 +337,7 @@ def test_without_threads_a_page_is_renewed_after_its_response(shop: Shop, path: 
         visitor.get(path)
         shop.gate.answer(f"new {FRESH}")
         shop.gate.hold()
-        # All of it is here, and the third party has not answered.
+        # The whole response has arrived, although the third party has not answered.
         answer = visitor.get(path, method=method)
         assert answer.cache == "STALE"
         assert len(answer.body) == (len("old\n") * LINES if method == "GET" else 0)
@@ -453,7 +453,7 @@ def test_under_cgi_a_page_is_renewed_after_its_response(
         assert gate.calls == 2
 
 
-# -- exits: each is the last of what is done to the server of its kind ------------------------------------------------
+# -- exits: these tests come last, since they end the server of their kind --------------------------------------------
 
 
 @pytest.mark.parametrize("running", ["reloader"], indirect=True)

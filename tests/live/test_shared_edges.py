@@ -111,7 +111,7 @@ def test_an_unobserved_app_shares_no_answer_to_a_cookie_that_is_not_public(serve
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_request_id_that_a_page_shows_is_its_visitors(server: Server, kind: str) -> None:
     sent = ["<script>alert(1)</script>", "8f2c6a1e-77aa-4d10", "<script>alert(2)</script>", None]
-    # An app that isn't observed and names no field in Vary says that the stranger's page is for all.
+    # An app that isn't observed and sends no Vary declares the stranger's page to be for all, so there is no second pass.
     for value in sent if kind == "any" else [*sent, *sent]:
         answer = server.get(f"/{kind}/traced", {} if value is None else {"X-Request-Id": value})
         assert answer.text == f"request {value or 'none'}"
@@ -128,5 +128,5 @@ def test_a_hot_page_does_not_wait_for_the_refreshes_of_slow_ones(server: Server)
 
     done = wait_for(lambda: "hot" in (order := refreshed()) and order, what="the refresh of the hot page")
     assert isinstance(done, list)
-    # Behind the one that was running, and at most one more of the other endpoint.
+    # It came after the refresh that was running, and after at most one more of the other endpoint.
     assert done.index("hot") <= 2

@@ -1,4 +1,4 @@
-"""A crowd before a page that fails, on real servers: how often it is called for, and whose page each of them is shown."""
+"""A crowd before a page that fails, on a real server: how often the page is called, and whose error page each visitor gets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.servers import PATIENCE, Answer, Gate, Server, serving, wait_for
 pytestmark = pytest.mark.server
 
 COUNT = 8
-#: A page fails once the third party lets it go on.
+#: Each page calls the third party, and fails when that has answered.
 SOURCE = """
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One client that reads nothing of a cold stream, on real servers: the others are answered, on its page and on other pages."""
+"""Clients that read nothing of a cold stream, on real servers: other clients still get that page, and other pages."""
 
 from __future__ import annotations
 

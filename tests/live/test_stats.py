@@ -73,9 +73,9 @@ with app.app_context():
 
 
 class Told:
-    """What visitors were told.
+    """The answers that visitors got.
 
-    :ivar words: by X-Cache-Status.
+    :ivar words: their number, by X-Cache-Status.
     :ivar broken: connections that broke before an answer was there.
     """
 
@@ -87,7 +87,7 @@ class Told:
         self._lock = threading.Lock()
 
     def visit_often(self, times: int, seed: int) -> None:
-        """Visit this and that."""
+        """Visit pages at random."""
         chance, words, broken, visitor = random.Random(seed), Counter[str](), 0, None
         with ExitStack() as stack:
             for number in range(times):
@@ -151,11 +151,11 @@ def test_the_numbers_add_up_though_a_worker_is_killed(
     for stats in (living, dead):
         more = Counter(stats["requests"])
         more.subtract(told.words)
-        # Whoever was cut off may have been counted.
+        # Requests that were cut off may have been counted.
         assert min(more.values()) >= 0
         assert sum(more.values()) <= told.broken
         assert sum(one["served"]["count"] for one in stats["endpoints"].values()) == sum(stats["requests"].values())
-        # What ran in the worker that was killed has begun, and was not counted.
+        # Calls that ran in the killed worker have written their dot, and were not counted.
         assert 0 <= (tmp_path / "runs").stat().st_size - stats["origin_calls"] <= VISITORS + 4
     assert dead["requests"] == living["requests"]
 

@@ -62,7 +62,7 @@ def count():
     return str(len(runs)), {"Cache-Control": "no-store"}
 """
 PROXIED = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "shop.example", "X-Forwarded-Prefix": "/shop", "Host": "app:8000"}
-#: What a proxy sends, the path before that of the app, the public URL, and the one that arrives: gunicorn takes over the scheme.
+#: A proxy's fields, the prefix of the path, the public root, and the root that arrives: gunicorn takes over the scheme.
 WAYS = {
     "ProxyFix": (PROXIED, "", "https://shop.example/shop", "https://app:8000"),
     "SCRIPT_NAME": ({"SCRIPT_NAME": "/eu", "Host": "app:8000"}, "/eu", "http://app:8000/eu", "/eu"),
@@ -83,7 +83,7 @@ def test_a_page_has_both_of_its_urls(tmp_path: Path) -> None:
             old = visit(path, headers)
             assert old.cache == "MISS"
             assert visit(f"{before}/order", headers, "POST").status == 303
-            # It is made anew behind the redirect, so the visitor may find it there.
+            # The page is rebuilt after the redirect, so this visit may find it in the store.
             assert visit(path, headers).text != old.text
         rooted = {"X-Script-Name": "/in"}
         assert visit("/in/view", rooted).text == "1 /in/view"

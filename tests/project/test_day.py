@@ -1,9 +1,10 @@
 """A day of a site in fast motion: each answer and each run of a view against an exact model, and nothing that grows.
 
-Two workers share a directory, and the clock moves only between two visits. The model knows what section 4 of the design says, and
-nothing of how it is done: for each visit it says the word, the status and the run of the view that is shown, and how often each
-view has run after that. What it needs for being exact: whole seconds, random numbers that are all the same, refreshes that are done
-before the clock moves on, a sweep a minute that does all folders at once, and no two keys that share a slot.
+Two workers share a directory, and the clock moves only between two visits. The model follows the table in
+``core.rules.serving``, and knows nothing of the implementation: for each visit it predicts the cache status, the HTTP status,
+which run of the view is shown, and how often each view has run afterwards. To be exact, it needs whole seconds, random numbers
+that are all the same, refreshes that end before the clock moves on, a sweep each minute that covers all folders at once, and no
+two keys that share a slot.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ from support.threads import PATIENCE, wait_until
 @pytest.fixture(autouse=True)
 def _exactly(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     make_exact(monkeypatch)
-    # Thousands of records would be kept, and grow.
+    # Otherwise thousands of records would be kept, which would count as growth.
     caplog.set_level(logging.CRITICAL, "flask_stalecache")
 
 
 @pytest.fixture
 def site(clock: time_machine.Traveller, soak: Callable[[int, int], int]) -> Site:
-    """The site, at the beginning of its day: now, since the kernel gives lock files its own time."""
+    """The site, at the beginning of its day, which is now, since the kernel stamps lock files with the real time."""
     now = int(time_machine.escape_hatch.time.time())
     clock.move_to(now)
     return Site(Script(now, soak(DAY, 3 * HOUR // 2)), clock)
@@ -93,7 +94,7 @@ def test_a_day_is_as_the_model_says_and_leaves_nothing_behind(
         assert paths_stored_in(directory) == day.model.stored.keys(), f"at {day.seconds}"
         assert taken[-1].files == day.files_expected(taken[-1].files), f"at {day.seconds}"
 
-    # At the end of each part; the last one a minute before, which is still in the day.
+    # A minute before the end of each part, so that the last one is still in the day.
     ends = (site.script.start + site.script.length * part // parts - MINUTE for part in range(1, parts + 1))
     day.play([Event(end, look) for end in ends])
     assert sum(site.runs.values()) == sum(day.model.runs.values())

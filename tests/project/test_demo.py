@@ -49,7 +49,7 @@ def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            # It stops its servers, so it is asked to; the pipes are read to their end by communicate.
+            # SIGTERM, so that the demo can stop its servers; communicate() reads the pipes to their end.
             process.terminate()
             process.communicate(timeout=PATIENCE)
 
@@ -60,7 +60,7 @@ def urls(process: subprocess.Popen[str]) -> list[str]:
 
 
 def refuses(url: str) -> bool:
-    """Tell whether nobody listens there any more."""
+    """Whether no process listens at a URL any more."""
     try:
         with requests.Session() as session:
             session.trust_env = False

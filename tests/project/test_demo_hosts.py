@@ -75,7 +75,7 @@ def socket_of(output: str) -> Path:
 
 
 def not_running(output: str) -> bool:
-    """Tell whether no process has the demo's folder in its command line or its environment any more."""
+    """Whether the demo's folder is gone, and no process has it in its command line or its environment any more."""
     folder = socket_of(output).parent
     processes = [each for each in Path("/proc").iterdir() if each.name.isdigit()]
     return not folder.exists() and not [
@@ -87,7 +87,7 @@ def contents(place: Path) -> bytes:
     try:
         return place.read_bytes()
     except OSError:
-        # It has ended, or belongs to somebody else.
+        # The process has ended, or belongs to another user.
         return b""
 
 

@@ -193,7 +193,7 @@ def test_the_script_moves_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (done.returncode, done.stderr, other.read_bytes()) == (0, "", OTHER)
     told = [line.partition(" ")[0].removeprefix("moved/") for line in done.stdout.splitlines()]
     assert told == ["moved_shop.py:6:", "moved_shop.py:18:", "templates/more.html:1:", "templates/more.html:2:"]
-    # The line that the script has left: the cache has no types.
+    # Change by hand the line that the script has left: the cache has no types.
     source.write_text(
         source.read_text().replace('"CACHE_TYPE": "FileSystemCache", ', "").replace("stored", str(tmp_path / "stored"))
     )
@@ -278,7 +278,7 @@ class Started(NamedTuple):
 def start(page: str, command: str, folder: Path) -> Iterator[Started]:
     """Run a command line as it is written, but for the port, in a folder with the app that it names.
 
-    Of its workers there is one, and as many as are written under ``make soak``: each imports everything.
+    The server has one worker, since each imports everything; under ``make soak``, it has as many as are written.
     """
     folder.mkdir()
     if not IS_SOAK:
@@ -288,7 +288,7 @@ def start(page: str, command: str, folder: Path) -> Iterator[Started]:
         if name in command:
             (folder / name).write_text(dedent(code))
     with socket.socket() as reserved:
-        # Bound and not listening, so that nobody takes the port and the server can; granian wants the second option.
+        # Bound but not listening: no other process takes the port, and the server can. granian needs the second option.
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             reserved.setsockopt(socket.SOL_SOCKET, option, 1)
         reserved.bind(("127.0.0.1", 0))
@@ -310,7 +310,7 @@ def start(page: str, command: str, folder: Path) -> Iterator[Started]:
             try:
                 yield Started(process, f"http://127.0.0.1:{port}/", log)
             finally:
-                # It leads a group of its own. How it ends is not what is shown here: uWSGI gives its workers a minute.
+                # The server leads a process group. How it ends is not tested here: uWSGI gives its workers a minute.
                 for number in (signal.SIGTERM, signal.SIGKILL):
                     with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                         os.killpg(process.pid, number)

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.server
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 HTML = DOCS / "_build" / "html"
-#: Shows a page in place of the one that is there, which takes a tenth of the time of going to it; returns the elements that are
-#: wider than their box, the width of the page, and where its heading begins.
+#: Replaces the shown page with another one, which takes a tenth of the time of loading that. Returns the texts of the elements that
+#: are wider than their box, the width of the page, and the distance of its heading from the top.
 MEASURE = """([text, url, selector]) => {
     const page = new DOMParser().parseFromString(text, "text/html").querySelector(".page");
     document.querySelector("base").href = url;
@@ -32,7 +32,7 @@ MEASURE = """([text, url, selector]) => {
 
 
 def is_built() -> bool:
-    """Whether ``make docs`` has built what is there now."""
+    """Whether the built documentation is newer than its sources."""
     built = HTML / "objects.inv"
     sources = [*DOCS.rglob("*.rst"), DOCS / "conf.py", *(ROOT / "flask_stalecache").rglob("*.py")]
     return built.exists() and max(path.stat().st_mtime for path in sources) < built.stat().st_mtime
@@ -40,7 +40,7 @@ def is_built() -> bool:
 
 @pytest.fixture(scope="module")
 def pages() -> list[Path]:
-    """Build the documentation, unless that was done before."""
+    """The pages of the documentation, which is built first unless the build is up to date."""
     if not is_built():
         build()
     return [HTML / page.relative_to(DOCS).with_suffix(".html") for page in sorted(DOCS.rglob("*.rst"))]
@@ -57,7 +57,7 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-#: A laptop and a phone, and what has to fit.
+#: The widths of a laptop and of a phone, and the elements that must fit there.
 WIDTHS = {1200: "article pre, article .table-wrapper", 390: "article .table-wrapper"}
 
 

@@ -1,4 +1,4 @@
-"""What ``make test`` plays of a grid of parameters."""
+"""The part of a grid of parameters that ``make test`` runs."""
 
 from __future__ import annotations
 

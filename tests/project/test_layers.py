@@ -1,4 +1,4 @@
-"""Imports go one way, Flask is known to few, and what is pure stays pure. Held by reading the source."""
+"""Imports go one way, few modules import Flask, and pure modules stay pure. Checked by reading the source."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from support.purity import IMPURE, PURE_ELSEWHERE
 ROOT = Path(flask_stalecache.__file__).parent
 PACKAGE = ROOT.name
 
-#: One layer is a package, with the packages within it. A module imports from the layers above it, and in its own layer from those
-#: named before it.
+#: One layer is a package, with the packages within it. A module imports from the layers listed before its own, and in its own layer
+#: from the modules listed before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
@@ -404,7 +404,7 @@ def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
 
 
 def imported(module: str) -> Iterator[str]:
-    """All that a module imports, wherever in it, as absolute names; of ``from a import b`` both ``a`` and ``a.b``."""
+    """Yield all that a module imports, anywhere in it, as absolute names; for ``from a import b`` both ``a`` and ``a.b``."""
     path = MODULES[module]
     package = [PACKAGE, *path.relative_to(ROOT).parent.parts]
     for node in import_statements(path):
@@ -439,7 +439,7 @@ def test_every_module_has_its_place() -> None:
 
 
 def found_in(found: Iterable[tuple[str, set[str]]]) -> dict[str, set[str]]:
-    """Return what was found, by module: nothing, if all is right. All modules are one test, since a thousand tests take long."""
+    """Return the findings by module, without modules that have none. All modules are one test: a thousand tests take long."""
     return {module: others for module, others in found if others}
 
 
@@ -495,7 +495,7 @@ def test_a_front_end_knows_no_other() -> None:
 
 
 def reached_behind_faces(module: str) -> set[str]:
-    """The modules that a module imports from other packages although they are not among what those show."""
+    """The modules that a module imports from other packages although these do not list them in ``FACES``."""
     others = {other for other in own_modules(module) if package_of(other) != package_of(module)}
     return {other for other in others if other.partition(".")[2] not in FACES.get(package_of(other), {other.partition(".")[2]})}
 

@@ -24,10 +24,10 @@ PATIENCE = 60
 
 
 class Partners:
-    """What the site's partners answer, and how often they were called; of each call something larger comes than of the last.
+    """Stands in for the site's partners, and counts their calls. Each answer has a larger number than the one before.
 
-    :ivar statuses: what a partner answers instead of 200, or what it raises.
-    :ivar meanwhile: done in each call.
+    :ivar statuses: the status that a partner answers instead of 200, or the exception that it raises.
+    :ivar meanwhile: is called during each call.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ def others(monkeypatch: pytest.MonkeyPatch) -> Partners:
     return others
 
 
-#: To hash a password takes a tenth of a second on purpose.
+#: Remembers its results, since hashing a password takes a tenth of a second on purpose.
 check_password_hash = cache_results(auth.check_password_hash)
 
 
@@ -79,7 +79,7 @@ def _hash_each_password_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, others: Partners) -> Callable[..., Flask]:
-    """``site(**settings)``: the site as one more worker has it."""
+    """``site(**settings)`` returns the app of one more worker."""
     settings = {"STALECACHE_DIR": tmp_path / "cache", "ARTICLES_DIR": tmp_path / "articles", "STALECACHE_REFRESH_WORKERS": 0}
     settings |= {"DASHBOARD_SECONDS": 0, "THIRD_PARTY_TIMEOUT": 5, "SECRET_KEY": "for tests"}
     return lambda **more: create_app({"TESTING": True, **settings, **more})
@@ -307,7 +307,7 @@ def test_the_dashboard_on_the_wall_never_waits(app: Flask, clock: time_machine.T
     clock.shift(7 * 86400)
     answer = visit(client, "/dashboard", **({} if field is None else {"X_Prefer_Stale": field}))
     assert (answer[0], answer[1] == old) == (status, status == "STALE")
-    # Renewed behind, or by that visit.
+    # The page was renewed in the background, or by that visit.
     assert visit(client, "/dashboard")[0] == "HIT"
     assert visit(client, "/dashboard")[1] != old
 
@@ -324,12 +324,12 @@ def test_a_wrong_login_is_refused(app: Flask, form: dict[str, str]) -> None:
 
 MISSING = {"number": NO_NUMBER, "weather": "No report", "comments": "comments are closed for now"}
 
-#: The windows of their values together: how long after an answer they are still shown.
+#: Seconds for which a value is shown after its answer: the sum of its windows.
 SHOWN_FOR = {"number": 15 + 86400, "weather": 300 + 6 * 3600, "comments": 60 + 3600}
 
 
 def missing(page: str) -> set[str]:
-    """Return the partners in place of whose values there are words."""
+    """Return the partners without a value on a page, which has words in its place."""
     return {name for name, words in MISSING.items() if words in page}
 
 
@@ -370,7 +370,7 @@ def test_what_a_dead_partner_said_last_is_shown_until_its_windows_are_over(
     app: Flask, others: Partners, clock: time_machine.Traveller, name: str
 ) -> None:
     client = app.test_client()
-    # Each of these pages is made when it is asked for.
+    # The queries make these three pages, none of which is stored when it is requested.
     assert missing(visit(client, "/?1")[1]) == set()
     others.die(name)
     clock.shift(SHOWN_FOR[name] * 0.9)

@@ -1,4 +1,4 @@
-"""The page on several hosts gives what can be copied: the rights at the server, and files for Docker Compose and Kubernetes."""
+"""The page on several hosts offers parts to copy: the rights at the server, and files for Docker Compose and Kubernetes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_rights_are_those_that_the_scripts_need() -> None:
 class Container(NamedTuple):
     """A container with the example app.
 
-    :ivar volumes: where it may write, and how many bytes.
+    :ivar volumes: how many bytes it may write, by path.
     """
 
     command: list[str]
@@ -175,7 +175,7 @@ def folder() -> Iterator[Path]:
 
 
 def can_box() -> bool:
-    """Whether this machine can."""
+    """Whether this machine can run Python in a box."""
     with folder() as place, suppress(OSError):
         command = boxed(place, "-c", "import flask, msgspec, gunicorn, redis")
         return subprocess.run(command, env=environment_of(place), capture_output=True, check=False).returncode == 0
@@ -224,7 +224,7 @@ def test_two_containers_share_pages() -> None:
         other, _ = stack.enter_context(running(container.command, settings))
         visit(one)
         assert visit(one) == (200, "HIT")
-        # Its first look: it takes over what the other one has made.
+        # Its first request for the page: it takes over the page that the first container stored.
         assert visit(other) == (200, "HIT")
         status = directory.stat()
         assert (status.st_uid, status.st_mode & 0o777) == (UID, 0o700)

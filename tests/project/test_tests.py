@@ -17,7 +17,7 @@ LONGEST = 600
 PATIENCE = 300
 
 FILES = sorted(TESTS.rglob("*.py"))
-#: At the beginning of a file: to parse all of them takes seconds.
+#: The docstring at the beginning of a file. Parsing all files would take seconds.
 DOCSTRING = re.compile(r'r?"""(.*?)"""', re.DOTALL)
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
@@ -38,7 +38,7 @@ def test_no_file_is_too_long_to_be_read_in_one_go() -> None:
 
 
 def test_the_tests_of_every_module_are_found() -> None:
-    """A file or folder of its name in the folder of its package, or else a test file that names it in its docstring."""
+    """A module has a test file or folder of its name in the folder of its package, or a test file names it in its docstring."""
     named = named_in_docstrings()
     missing = {
         ".".join(module.parts)
@@ -64,13 +64,13 @@ def test_the_slowest_files_exist(pytestconfig: pytest.Config) -> None:
 def collected_by_workers(place: Path) -> list[list[str]]:
     """Return what each worker of xdist has collected.
 
-    :param place: where they left it.
+    :param place: the folder with a file of ids for each worker.
     """
     return [path.read_text().splitlines() for path in sorted(place.glob("*.ids"))]
 
 
 def collected_anew(config: pytest.Config) -> list[str]:
-    """Return what a process of its own collects."""
+    """Return the tests that a new process collects."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     command += ["-m", config.getoption("markexpr"), "-k", config.getoption("keyword"), *config.args]
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTEST_ADDOPTS": ""}

@@ -1,4 +1,4 @@
-"""The third parties, as a process that is talked to over a socket."""
+"""The third parties of the demo, which run as one process and are called over HTTP."""
 
 import os
 import re

@@ -179,15 +179,15 @@ HABITS = (
     principal, principal_as_documented, strong, fresh_login, logged_user, preferences,
 )  # fmt: skip
 
-#: How many of six requests are hits at the view and at the gateway, where it is not all of them.
+#: The habits with fewer than six hits in six requests: the hits with the cache at the view, and at the gateway.
 FEWER: dict[Callable[[Flask], Any], tuple[int, int]] = {
     # Each response sets a cookie.
     token_in_cookie: (6, 0),
     last_visit: (6, 0),
-    # It keeps in the session who was there, which the gateway sees as a cookie.
+    # Flask-Principal keeps the identity in the session, which the gateway sees as a cookie.
     principal: (6, 4),
     principal_as_documented: (6, 4),
-    # It goes through all cookies, so that only visitors without any are alike.
+    # The hook reads all cookies, so that only visitors without cookies share a page.
     preferences: (2, 2),
 }
 

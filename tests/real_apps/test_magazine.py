@@ -33,7 +33,7 @@ GOAL = 0.95
 Fields = tuple[tuple[str, str], ...]
 
 
-#: The site, its front, and whether visitors with a session count: at the gateway nobody else can look up what a server keeps.
+#: Site, front, and whether visitors with a session count: not if the server keeps sessions, which the gateway can't look up.
 SITES = [
     (MAGAZINE, VIEW, True),
     (MAGAZINE_ON_SERVER, GATEWAY, False),
@@ -71,7 +71,7 @@ def test_members_get_pages_with_holes_from_the_store_too(app: RealApp, directory
     walked = compare(app, app.build(VIEW, directory), walk)
     print(walked.table())
     members = [seen for seen in walked.shown if seen.had.get("_user_id")]
-    # The first page of a view with gateway=True is made twice: only then it is known that it has holes.
+    # A page of a view with gateway=True is made twice at first: only the first response shows that it has holes.
     refilled = len(app.pages) if app is MAGAZINE_AT_GATEWAY_WITH_HOLES else 0
     from_store = sum(seen.answer.word in FROM_STORE for seen in members)
     assert walked.total.hits + refilled >= GOAL * walked.total.possible
@@ -203,7 +203,7 @@ def test_nobody_is_shown_what_was_made_for_another(name: str, front: str, direct
     walk = way_of(WAYS[name])
     walked = compare(MAGAZINE, MAGAZINE.build(front, directory), walk)
     assert walked.total.hits == walked.total.possible
-    # So that the comparison is worth something: somebody was shown something that others were not.
+    # The comparison is worth something only if visitors are shown different pages.
     homes = {seen.answer.body for seen in without_cache(MAGAZINE, walk) if seen.path == "/"}
     assert (len(homes) > 1) == (name != OUT_OF_TIME)
 
@@ -217,12 +217,12 @@ SPELLINGS_IN_TURN = Walk(
 @pytest.mark.parametrize("front", FRONTS)
 def test_many_spellings_of_four_languages(front: str, directory: Path) -> None:
     walked = compare(MAGAZINE, MAGAZINE.build(front, directory), SPELLINGS_IN_TURN)
-    # Some visitors accept none of them.
+    # One variant more than there are languages, since some visitors accept none of them.
     assert walked.total.asked - walked.total.possible == 2 * (len(LANGUAGES) + 1)
     assert walked.total.hits == walked.total.possible
 
 
-# -- its teeth -------------------------------------------------------------------------------------------------------
+# -- damage that the comparison must find ----------------------------------------------------------------------------
 
 
 def bars_nobody(patch: pytest.MonkeyPatch) -> None:

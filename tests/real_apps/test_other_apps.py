@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.usefixtures("no_housekeeping"), pytest.mark.soak]
 SITES = [(MICROBLOG, VIEW), (FORUM, GATEWAY), (FORUM_THAT_COUNTS, VIEW), (DJANGO, WSGI)]
 SITES += [(MICROBLOG, GATEWAY), (FORUM, VIEW)] if IS_SOAK else []
 
-#: The reasons that each site may have. They are counted by endpoint, and compare() has looked that each miss has one.
+#: The reasons for misses that each site may have. They are counted by endpoint; compare() checks that each miss has one.
 _EVERYBODYS = {"nothing_stored", "too_old", "method"}
 _PERSONAL = {"carries_cookie", "carries_session_key", "modified_session", "sets_cookie"}
 TOLD = {
@@ -43,7 +43,7 @@ def test_each_visitor_sees_what_the_site_shows_without_a_cache(
     assert counted <= TOLD[app.name], walked.reasons
 
 
-#: Site, front and page; what ``flask stalecache why`` says first, and what there is to write.
+#: Site, front and page; a part of the first line of ``flask stalecache why``, and the change that it proposes.
 ASKED = [
     (FORUM, VIEW, "/topic/1", "is cached", ""),
     (FORUM, GATEWAY, "/topic/1", "the response sets a cookie", "change the session in another view, or do not cache this one"),

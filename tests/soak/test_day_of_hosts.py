@@ -2,7 +2,7 @@
 
 Each host has a directory of its own, and all share a real server, whose clock moves with theirs: between two visits. Releases are
 deployed on one host after the other, one host is away for an hour, and the server is gone for ten minutes. The model knows which
-host has which copy, and what the server has: the number of calls is exact, with others and alone.
+host has which copy, and what the server has, so the number of calls is exact, whether a host is connected or alone.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="the clock of the serve
 @pytest.fixture(autouse=True)
 def _exactly(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clock: time_machine.Traveller) -> None:
     make_exact(monkeypatch)
-    # Thousands of records would be kept, and grow.
+    # Otherwise thousands of records would be kept, which would count as growth.
     caplog.set_level(logging.CRITICAL, "flask_stalecache")
 
 
 class HostsSite(Site):
-    """A site whose server has its clock."""
+    """A site that also moves the clock of its server."""
 
     def __init__(self, script: Script, clock: time_machine.Traveller, server_clock: ServerClock) -> None:
         super().__init__(script, clock)
@@ -61,7 +61,7 @@ def server_clock(tmp_path: Path) -> ServerClock:
 
 @pytest.fixture
 def site(clock: time_machine.Traveller, server_clock: ServerClock, soak: Callable[[int, int], int]) -> HostsSite:
-    """The site, at the beginning of its day: now, since the kernel gives lock files its own time."""
+    """The site, at the beginning of its day, which is now, since the kernel stamps lock files with the real time."""
     now = int(time_machine.escape_hatch.time.time())
     clock.move_to(now)
     return HostsSite(Script(now, soak(DAY, 3 * HOUR // 2)), clock, server_clock)
@@ -149,12 +149,12 @@ def test_a_day_on_three_hosts_is_as_the_model_says(
         assert last.server_keys <= middle.server_keys + 10
 
 
-#: How often the day is looked at.
+#: Number of samples in a day.
 PARTS = 4
 
 
 class Sample(NamedTuple):
-    """What must not grow."""
+    """Figures at one moment of the day, which must not grow, except the visits."""
 
     visits: int
     resident_kib: int

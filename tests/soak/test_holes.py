@@ -1,4 +1,4 @@
-"""Two visitors, many pages, visits by chance: nobody is shown what fills another's hole, and no file of the store has it.
+"""Two members and a stranger visit many pages at random: nobody sees what fills another's hole, and no file of the store has it.
 
 Endurance of ``frontends.pages.filling_holes.filling``.
 """
@@ -65,7 +65,7 @@ def site(app: Flask, cache: StaleCache) -> None:
             flash(f"page {number}")
         quoted = seen[0]
         if kind == "quoted":
-            # A mark of another page, as somebody would write it who has seen one.
+            # The mark of a hole on another page, as an attacker who has seen one would write it.
             mark = f"{hole(number)}"
             seen[0] = mark if "kQsc" in mark else seen[0]
             return f"<p>{escape(quoted)}</p>{escape(mark)}"

@@ -15,7 +15,7 @@ from support.soak.hour import HOUR, Seen, live
 from support.soak.ledger import Ledger
 from support.soak.storm import swept
 
-#: Seconds of the clock in a second.
+#: Seconds by which the shared clock moves in a real second.
 SPEED = 20
 
 

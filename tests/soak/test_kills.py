@@ -17,7 +17,7 @@ from support.soak.storm import swept
 
 #: 301 kills over all servers. uWSGI and granian take seconds to start a worker again.
 KILLS, SLOW = 53, {"uwsgi": 14, "granian": 22}
-#: Every so many is one of the master.
+#: Out of this many kills, one is of the master.
 MASTERS = 7
 KINDS = list(SERVERS) if os.environ.get("STALECACHE_SOAK") == "1" else ["gthread"]
 
@@ -54,7 +54,7 @@ def test_kills_under_load(
     figures("", [*rows, ["slowest renewal s", f"{max(renewals):.2f}"], ["wrong answers", outcome.wrongs]])
     assert outcome.wrong == []
     assert left.unfinished == 0
-    # The last one is made with the first sample of the history, within 15 seconds, which one kill may not take.
+    # The last one is made with the first sample of the history, within 15 seconds; a run of one kill may be shorter.
     assert left.locks <= len(["purge.lock", "sweep.lock", "stats/history.lock"])
     if kills > 1:
         # A worker of gevent has a connection of each visitor at the moments when it is the only one.

@@ -1,4 +1,4 @@
-"""Two hundred thousand keys through one worker: its memory, its directory and its housekeeping stay within bounds."""
+"""Forty thousand keys through one worker: its memory, its directory and its housekeeping stay within bounds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.soak.many_keys import fill, revisit
 #: Bytes on the disk that an entry of these pages takes.
 ENTRY = 4096
 SMALL = 10 * MIB
-#: Seconds for which a worker may take, on a busy machine.
+#: Seconds that a worker may take, on a busy machine.
 PATIENCE = 3600
 
 
@@ -26,7 +26,7 @@ def test_very_many_keys_pass_through_a_worker(
     with workers(2) as (first, second):
         first.start(fill, directory, 8 * keys * ENTRY, keys)
         whole = first.result(PATIENCE)
-        # A sample of all, some of which the small cache has evicted.
+        # Revisit a sample of all keys, some of which the small cache evicts.
         second.start(revisit, directory, SMALL, range(0, keys, max(1, keys // 2000)))
         small, words = second.result(PATIENCE)
     figures(

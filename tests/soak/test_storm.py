@@ -20,7 +20,7 @@ from support.soak.ledger import THINGS, Ledger
 from support.soak.storm import HANGS, Outcome, rage, renewed, swept
 
 PROCESSES = 2
-#: The disk: entries may take a tenth of it, and the counters of each app that lives, or whose process was just ended, 300 kB.
+#: Bytes of the disk. Entries may take a tenth of it, and the counters of each app that lives or has just ended 300 kB.
 DISK = 16_000_000
 #: Steps of the clock, in seconds.
 STEPS = (0, 0, 1, -1, 5, -5, 3600, -3600, 86400, -86400, 400 * 86400)
@@ -28,7 +28,7 @@ STEPS = (0, 0, 1, -1, 5, -5, 3600, -3600, 86400, -86400, 400 * 86400)
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own, if it may be mounted."""
+    """A small disk of its own, or a folder if no disk may be mounted."""
     place = tmp_path / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=700", "storm", str(place)]
@@ -41,7 +41,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, sizes: tuple[int, ...] = (65536, 4096)) -> None:
-    """Leave no room on the disk, if it is one of its own."""
+    """Fill the disk, unless it is only a folder."""
     if not os.path.ismount(disk):
         return
     for size in sizes:
@@ -102,7 +102,7 @@ def test_no_answer_is_wrong_in_a_storm(
     if seconds > 60:
         assert {"HIT", "STALE", "UPDATING", "MISS", "EXPIRED", "BYPASS"} <= done.keys()
         for outcome in outcomes:
-            # How many apps that were replaced still answer somebody, with threads and locks of their own, differs.
+            # Apps that were replaced may still answer, with threads and locks of their own; their number varies.
             outcome.samples.assert_flat(memory=20 * MIB, threads=50, descriptors=60)
 
 

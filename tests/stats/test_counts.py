@@ -27,7 +27,7 @@ MakeApp = Callable[..., tuple[Flask, StaleCache]]
 
 
 class Shop:
-    """An app with a page and a fetch function, both of which do as they are told."""
+    """An app with a page and a fetch function, both of which answer with :attr:`word`."""
 
     def __init__(self, make_app: MakeApp, **settings: Any) -> None:
         self.app, self.cache = make_app(**settings)
@@ -46,7 +46,7 @@ class Shop:
         self.rates = rates
 
     def say(self) -> Any:
-        """Answer as told."""
+        """Return the word, raise it if it is an exception, or abort with it if it is a status."""
         if isinstance(self.word, BaseException):
             raise self.word
         if isinstance(self.word, int) and self.word < 600:
@@ -54,7 +54,7 @@ class Shop:
         return self.word
 
     def get(self, path: str = "/a", **options: Any) -> str | None:
-        """Visit a page, and return what it is called."""
+        """Visit a page, wait for its refresh, and return ``X-Cache-Status``."""
         with self.client.open(path, **{"method": "GET", **options}) as response:
             word = response.headers.get("X-Cache-Status")
         assert self.cache is not None
@@ -64,7 +64,7 @@ class Shop:
 
     @property
     def stats(self) -> Stats:
-        """The numbers."""
+        """The statistics of the app."""
         with self.app.app_context():
             return self.cache.stats()
 
@@ -75,7 +75,7 @@ def shop(make_app: MakeApp, clock: time_machine.Traveller) -> Shop:
 
 
 def counted(numbers: dict[str, int]) -> dict[str, int]:
-    """The numbers that are not 0."""
+    """Return the counts that are not 0."""
     return {name: count for name, count in numbers.items() if count}
 
 
@@ -343,7 +343,7 @@ def visit(app: Any, path: str = "/", method: str = "GET", **options: Any) -> str
 
 
 class Bare:
-    """A bare WSGI app that says what it is told."""
+    """A bare WSGI app that answers with a status and fields, or raises an error, as set by the test."""
 
     def __init__(self) -> None:
         self.status, self.fields = "200 OK", [("Cache-Control", "max-age=60, stale-while-revalidate=60")]
@@ -362,7 +362,7 @@ def test_a_bare_app_is_counted_as_one(directory: Path, clock: time_machine.Trave
     words = [*(visit(gateway) for _ in range(4)), visit(gateway, method="HEAD")]
     clock.shift(61)
     words.append(visit(gateway))
-    # Else the refresh may begin after what the next one purges.
+    # Otherwise the refresh may begin only after the POST has purged the page.
     assert gateway.drain(PATIENCE)
     words += [visit(gateway, method="POST"), visit(gateway)]
     assert words == ["MISS", "HIT", "HIT", "HIT", "HIT", "STALE", "BYPASS", "MISS"]
@@ -449,7 +449,7 @@ def test_what_only_warms_is_no_visit(make_app: MakeApp, path: str) -> None:
 
 
 def test_hits_on_the_short_way_count(directory: Path) -> None:
-    # By the machine's own clock, which the short way looks at.
+    # Without a fake clock, since the short way compares the time at each hit.
     gateway = GatewayCache(Bare(), dir=directory)
     assert [visit(gateway) for _ in range(6)] == ["MISS", *["HIT"] * 5]
     assert visit(gateway, headers={"If-None-Match": '"none"'}) == "HIT"

@@ -1,4 +1,4 @@
-"""The last hour, a sample each quarter of a minute, whichever process takes it."""
+"""The history of the last hour: one sample every 15 seconds, whichever process takes it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEP = INTERVAL + 1
 
 @pytest.fixture
 def move(clock: time_machine.Traveller, monotonic: Move) -> Move:
-    """Move both clocks on."""
+    """Return a function that advances both clocks."""
 
     def both(seconds: float) -> None:
         clock.shift(seconds)
@@ -196,7 +196,7 @@ def test_a_clock_that_steps_makes_no_sample_of_no_time(directory: Path, clock: t
         seen.append(counted(registry.history()))
         clock.shift(step)
         monotonic(STEP)
-    # What is from the future is not shown, nor what is older than an hour by the clock of now.
+    # Samples from the future are not shown, nor those that are older than an hour by the present clock.
     assert seen == [[], [10], [2], [2, 3], [10, 4]]
     assert [round(sample["seconds"]) for sample in registry.history()] == [round(STEP)] * 2
 
@@ -206,7 +206,7 @@ def test_after_a_new_start_of_the_machine_it_goes_on(directory: Path, clock: tim
     hit(registry, 1)
     monotonic(100_000)
     registry.tick()
-    # The clock that nobody sets begins at 0.
+    # The monotonic clock starts from 0 again.
     monotonic(-100_000)
     clock.shift(60)
     another = make_ledger(directory)
@@ -320,7 +320,7 @@ def test_a_history_that_can_not_be_written_is_counted(directory: Path, move: Mov
 
 
 def test_the_sum_of_all_samples_is_what_was_counted(directory: Path, move: Move) -> None:
-    """Also by whoever comes and goes between two samples."""
+    """Also if the process that took the last sample is gone."""
     counts: dict[tuple[str, str], list[int]] = {("endpoint", "news"): [0] * CELLS}
 
     def totals() -> Totals:

@@ -40,7 +40,7 @@ def sample(metric: str, /, **labels: str) -> tuple[str, tuple[tuple[str, str], .
 
 
 def histogram(count: int, total: float, *, first: int = 0) -> dict[str, Any]:
-    """So many in the last bucket but one, and ``first`` of them in all."""
+    """Return a cumulative histogram: the first bucket has ``first`` observations, the last but one (10 to 30 s) the others."""
     return {"count": count, "sum": total, "buckets": {bound: count if float(bound) >= 30 else first for bound in BOUNDS}}
 
 
@@ -193,7 +193,7 @@ def test_names_units_and_types_are_as_prometheus_wants_them() -> None:
         assert metric.name.startswith("stalecache_")
         assert metric.name.endswith(names[metric.type])
         assert metric.documentation.endswith(".")
-        # The parser of OpenMetrics is the strict one: suffixes, order of buckets, no sample twice.
+    # The parser of OpenMetrics is the strict one: suffixes, order of buckets, no sample twice.
     assert PARSERS["openmetrics"](registry_of(Numbers(STATS))) == PARSERS["text"](registry_of(Numbers(STATS)))
 
 
@@ -283,7 +283,7 @@ def replace_by_a_file(directory: Path) -> None:
 
 def damage(directory: Path) -> None:
     for path in directory.joinpath("stats").iterdir():
-        # Not written over: a mapped file that is cut ends the process.
+        # Replaced by another file. Files that are emptied in place are covered by test_registry.
         path.unlink()
         path.write_bytes(b"garbage")
 

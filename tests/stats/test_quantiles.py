@@ -20,7 +20,7 @@ INF = math.inf
         ({1.0: 10, 2.0: 10, INF: 0}, 0.5, 1.0),
         ({1.0: 10, 2.0: 10, INF: 0}, 0.75, 1.5),
         ({2.0: 4, 1.0: 0, INF: 0}, 1.0, 2.0),
-        # Of what took longer than the last bound nobody knows more.
+        # Times beyond the last bound count as that bound, since no more is known of them.
         ({1.0: 1, INF: 99}, 0.95, 1.0),
     ],
 )

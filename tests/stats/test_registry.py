@@ -90,7 +90,7 @@ def test_each_app_has_its_own_and_all_are_added_up(directory: Path) -> None:
 def test_two_threads_that_are_first_at_a_label_count_it_once(directory: Path) -> None:
     registry = make_ledger(directory)
     hit(registry, 1, "another")
-    # What the second one does that has found no tally yet.
+    # The second thread has found no tally either, and makes one, although the first has made it meanwhile.
     one, other = hit(registry, 5), registry._new_tally("endpoint", "news")
     assert one is other
     assert hits(read(registry)) == 5
@@ -121,7 +121,7 @@ _ledgers: dict[Path, Registry] = {}
 
 
 def count_there(directory: Path, times: int, pending: int | None = None) -> list[str]:
-    """Count in a process, and go on living."""
+    """Count in this process, which stays alive, and return the names of the files."""
     registry = _ledgers.setdefault(directory, make_ledger(directory))
     hit(registry, times)
     registry.counters.count("purges")
@@ -148,7 +148,11 @@ def test_what_a_killed_process_has_counted_stays_and_the_next_one_goes_on(direct
 
 
 def count_in_a_fork(directory: Path) -> tuple[int, int, int, list[str], int]:
-    """Count before a fork, in the child, and after; a hit of the child is counted where its parent's tally was."""
+    """Count before a fork, in the child, and afterwards in the parent, always through the tally that the parent has made.
+
+    :returns: the child's hits before it has a file; all hits as read by the child, before and after it has a file; the files; ten
+        times all hits at the end, plus the number of workers after the child has ended.
+    """
     registry = make_ledger(directory)
     tally = hit(registry, 5)
 
@@ -160,7 +164,7 @@ def count_in_a_fork(directory: Path) -> tuple[int, int, int, list[str], int]:
         return alone, before, hits(read(registry))
 
     alone, before, after = forked(child)
-    # The child has closed what it had of the file, and the parent still holds it.
+    # The child has closed its descriptor of the parent's file, and the parent still holds the lock.
     workers_left = read(registry)["workers"]
     tally.cells[PLAIN] += 1
     return alone, before, after, files(directory), hits(read(registry)) * 10 + workers_left
@@ -168,12 +172,12 @@ def count_in_a_fork(directory: Path) -> tuple[int, int, int, list[str], int]:
 
 def test_a_fork_counts_in_its_own(directory: Path) -> None:
     with workers(1) as (worker,):
-        # 5 and the child's own hit in memory; then one more in its own file; then the parent's.
+        # The parent's 5; the child's hits, first in memory, then in its own file; one more of the parent: 8 hits, and 1 worker.
         assert worker.run(count_in_a_fork, directory) == (1, 6, 7, ["0", "1"], 81)
 
 
 def see_fork_by_pid(directory: Path) -> tuple[int, list[str]]:
-    """Fork without Python's hooks having run, as a server in C may."""
+    """Count in the child of a fork for which Python's hooks did not run, as in a server in C."""
     registry = make_ledger(directory)
     tally = hit(registry, 5)
     ledger_module._registries.discard(registry)
@@ -204,7 +208,7 @@ def test_processes_that_come_and_go_lose_nothing(directory: Path) -> None:
             for worker in made:
                 worker.start(hammer, directory, 1000)
             while not all(worker._pipe.poll(0.001) for worker in made):
-                # A reader must not take for held what nobody holds.
+                # A reader locks each file for a moment, which must not make the workers use ever more files.
                 read(reader)
             total += sum(worker.result() for worker in made)
     assert hits(read(reader)) == total == 4000
@@ -225,7 +229,7 @@ def test_who_only_looks_whether_a_file_is_held_makes_nobody_take_a_new_one(
 
 
 def leave_half_a_file(directory: Path) -> None:
-    """Be killed where a new file is made and not yet named."""
+    """Get killed after a new file is made and before it has its name."""
     registry = make_ledger(directory)
     os.link = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
     hit(registry)
@@ -313,11 +317,11 @@ def test_one_name_of_three_kinds_is_three(directory: Path) -> None:
     assert [stats[part]["shop"]["origin_calls"] for part in ("endpoints", "functions", "hosts")] == [1, 2, 3]
 
 
-# -- files that can't be had, and files that are not what they should be --------------------------------------------
+# -- files that can't be made, and files that are not what they should be -------------------------------------------
 
 
 def fill_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Let no file have all its bytes, until told otherwise."""
+    """Let each write end half-way, until the returned function is called."""
     full = [True]
     real = os.pwrite
 

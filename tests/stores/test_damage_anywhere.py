@@ -1,6 +1,6 @@
 """Every file of a cache directory is damaged in every way: no wrong answer, no exception to a visitor.
 
-``make soak`` plays 50,000 damages, ``make test`` 300. Each has a number, from which it can be made again.
+``make soak`` plays 12,000 damages, ``make test`` 300. Each has a number, from which it can be repeated.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from support.sweep import file_of
 
 Files = dict[str, bytes]
 Move = Callable[[float], None]
-#: How pages were purged, by their keys.
+#: Keys of pages, by how these were purged.
 HARD, SOFT, KEPT = ["hard 1", "hard 2", "merged"], ["soft 1", "soft 2"], ["kept 1", "kept 2"]
-#: Purges that could not wait for the lock, by their files.
+#: Keys whose purges could not wait for the lock, by the files that note these purges.
 WAITING = {"names/waiting": "waiting", "names/adopted": "adopted"}
 NOTE = Note(written=1, failures=3, retry_at=2_000_000_000.25, silent_until=17, unstorable_until=18, names=("all",))
 
@@ -168,7 +168,7 @@ class Site:
         if data or how in (go_on, nest, be_another):
             how(data, random, self.files)
         if path in WAITING and all(unseal_line(line) is not None for line in data.split(b"\n") if line):
-            # That lines are missing at the end can't be told, nor that they are others.
+            # Missing lines at the end, or whole lines of another file, can't be noticed.
             go_on(data, random, self.files)
         self.put(path, bytes(data))
         return how.__name__

@@ -66,7 +66,7 @@ def test_what_another_host_began_after_a_purge_outlives_it_here(store: FileStore
     first = number()
     purges = [foreign(NEWS, at=first), foreign(SPORT, at=first + 8_000_000)]
     store.apply_purges(purges)
-    # Between the two, there.
+    # Begun on the other host, between the two purges.
     store.write(make_entry("page", NEW, names=NAMES, seq=first + 2_000_001))
     store.write(make_entry("game", NEW, names=("all", SPORT), seq=first + 2_000_001))
     assert fresh_body_in(store) == NEW
@@ -95,7 +95,7 @@ def test_another_process_knows_what_was_applied(store: FileStore, directory: Pat
 def test_one_that_comes_late_ends_what_was_begun_meanwhile(store: FileStore) -> None:
     late = foreign(NEWS)
     store.purge(SPORT, soft=False)
-    # Made of what the late one ends, for all that is known.
+    # It may have been made of a value that the late purge ends.
     store.write(begun(store, OLD))
     store.apply_purges([late])
     assert body_in(store) is None
@@ -114,7 +114,7 @@ def test_one_that_is_half_applied_is_applied_again(store: FileStore, directory: 
     # What a tick does, without its sweep.
     beside._purger.settle()
     assert is_settled(beside.seq())
-    # Of the old page, which is still served.
+    # The old page is still served, so another page can be made of it.
     assert body_in(beside) == OLD
     beside.write(begun(beside, OLD, "made of it"))
     beside.apply_purges([purge])
@@ -265,7 +265,7 @@ def test_two_processes_that_apply_the_same_raise_the_number_once(
     assert lock.acquire()
     store.apply_purges(purges)
     assert made
-    # A number is the time.
+    # Numbers are times in nanoseconds.
     assert made[0] <= store.seq() < time.time_ns() + 10 * SEQ_STEPS
     assert fresh_body_in(store) == fresh_body_in(holder) == NEW
 

@@ -17,10 +17,10 @@ from support.threads import PATIENCE
 
 @dataclass
 class Site:
-    """An app whose pages say which version of the content they were made of.
+    """An app whose pages say which version of the content they were made from.
 
     :ivar runs: how often each path was made.
-    :ivar held: what holds the pages that are made.
+    :ivar held: while it is not set, pages that are being made wait.
     :ivar fails: whether pages can't be made.
     """
 

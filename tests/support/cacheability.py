@@ -31,7 +31,7 @@ def add(app: Flask, cache: StaleCache, view: Callable[..., Any], path: str = "/"
 
 
 def is_stored(app: Flask, path: str = "/") -> bool:
-    """Whether visitors are served a copy; it fills the page if not."""
+    """Whether a visitor is served a stored page. If not, this visit stores the page."""
     return visit(app, path).word != "MISS"
 
 

@@ -37,7 +37,7 @@ class Seen:
 
     @property
     def page(self) -> tuple[str, str]:
-        """How it was answered, and with what."""
+        """The status word and the text."""
         return self.word, self.text
 
 

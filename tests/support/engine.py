@@ -104,11 +104,11 @@ def failed(*, anybodys: bool = True) -> Answer:
 class FakeOrigin:
     """An origin that answers as its script says; any number of threads may ask it.
 
-    :ivar script: what a call does. A plain value is answered as it is.
+    :ivar script: what a call does.
     :ivar renewal: what its refresh does.
-    :ivar cookies: what its request carries.
+    :ivar cookies: the names of the cookies that its request carries.
     :ivar starts: what each call was given.
-    :ivar lives: one item for each call for one visitor alone.
+    :ivar lives: the thread of each call for one visitor alone.
     :ivar asked: the threads of visitors who may have to queue.
     """
 
@@ -199,7 +199,7 @@ class FakeRefresh:
         return False
 
     def refresh_dependencies(self, keys: tuple[str, ...]) -> None:
-        """It is made of nothing."""
+        """Do nothing: the page is not made of other entries."""
 
     def names(self) -> tuple[str, ...]:
         """Return the names by which its failures are purged."""
@@ -241,5 +241,5 @@ def body_of(answered: Any) -> object:
 
 
 def named(value: object) -> str:
-    """Return what a case is called by its value: the same in each process that collects the tests."""
+    """Return the ID of a test's parameter: the same in each process that collects the tests."""
     return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))

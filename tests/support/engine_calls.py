@@ -21,14 +21,14 @@ HIT, MISS, EXPIRED = CacheStatus.HIT, CacheStatus.MISS, CacheStatus.EXPIRED
 
 STALE, UPDATING, BYPASS = CacheStatus.STALE, CacheStatus.UPDATING, CacheStatus.BYPASS
 
-#: Seconds after which an entry of the windows below is in SWR, past it but in SIE, and past all.
 WINDOWS = (60, 600, 3600)
 
+#: Seconds after which an entry with the windows above is in SWR, past it but in SIE, and past all.
 IN_SWR, IN_SIE, PAST_ALL = 61, 700, 4000
 
 
 def store_old(engine: Engine, **options: Any) -> None:
-    """Store an entry as it is after some fill."""
+    """Store an entry with the body ``old`` that was made just now."""
     engine.store.write(make_entry(body=b"old", **{"windows": WINDOWS, **options}))
 
 
@@ -91,7 +91,7 @@ def stale_engine(directory: Path, clock: time_machine.Traveller, **settings: Any
 
 
 def hand_over(engine: Engine, job: FakeRefresh) -> None:
-    """Do what a front end does for a visitor of a stale page, and fail if it was not asked for."""
+    """Serve a stale page and submit its refresh, as a front end does. Fail if the engine asked for no refresh."""
     answered = engine.serve(FakeOrigin())
     assert (answered.status, body_of(answered), answered.refresh) == (STALE, b"old", True)
     engine.runtime.submit(job)
@@ -106,7 +106,7 @@ def hold_refresh(engine: Engine, held: threading.Event, answer: Callable[[Start]
 
 
 def give_up(engine: Engine, monotonic: Callable[[float], None]) -> None:
-    """Let the deadline of a refresh pass."""
+    """Let the deadline of a refresh, 100 s, pass."""
     monotonic(99)
     engine.runtime.tick()
     assert engine.counters["refreshes_overdue"] == 0

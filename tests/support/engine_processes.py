@@ -17,7 +17,7 @@ from support.threads import wait_until
 
 PROCESSES, THREADS = 3, 6
 
-#: What a worker has of each directory, as a server's worker does: one engine for all requests.
+#: The engine of this process for each directory: one for all requests, as in a server's worker.
 ENGINES: dict[Path, Engine] = {}
 
 

@@ -53,7 +53,7 @@ def keys_kept(directory: Path, *keys: str) -> list[str]:
 
 
 def used(directory: Path) -> int:
-    """Return what entries and notes take, in whole blocks."""
+    """Return the bytes that entries and notes take, each rounded up to whole blocks."""
     files = [path for path in directory.glob("??/*") if path.suffix in ("", ".note")]
     return sum(-(-path.stat().st_size // BLOCK) * BLOCK for path in files)
 
@@ -73,7 +73,7 @@ def sweep(store: FileStore) -> None:
 
 
 def shop(make: Callable[..., tuple[Flask, StaleCache]], **settings: Any) -> tuple[Flask, Counter[str]]:
-    """Return an app with a page for each path and query, of ``size`` bytes, and a count of its view's runs by URL."""
+    """Return an app with a page of ``size`` bytes for each name, size and query, and the number of its view's runs by name."""
     app, cache = make(**settings)
     runs = Counter[str]()
 
@@ -88,11 +88,11 @@ def shop(make: Callable[..., tuple[Flask, StaleCache]], **settings: Any) -> tupl
 
 
 class Taken(NamedTuple):
-    """What a directory takes.
+    """The bytes that a directory takes.
 
-    :ivar files: the bytes of all files but the table.
-    :ivar blocks: the same as the disk has it.
-    :ivar whole: blocks of everything: files, folders and the table.
+    :ivar files: the sizes of all files but the table and the statistics.
+    :ivar blocks: what the disk has allocated for these files.
+    :ivar whole: what the disk has allocated for everything, folders and table too.
     """
 
     files: int
@@ -108,7 +108,7 @@ def taken(directory: Path) -> Taken:
             with suppress(FileNotFoundError):
                 status = os.lstat(os.path.join(folder, name))
                 whole += status.st_blocks * 512
-                # The table and the numbers are the same however much is stored.
+                # The table and the statistics take the same space however much is stored.
                 if not name.startswith(FILE_NAME) and not folder.endswith("/stats"):
                     files += status.st_size
                     blocks += status.st_blocks * 512

@@ -46,7 +46,7 @@ def counted(app: Flask, name: str) -> int:
 
 
 def reached(path: Any, **kwargs: Any) -> str:
-    """Return the whole path that a call of the operating system is about: it may be relative to a descriptor."""
+    """Return the whole path that a system call is given: the path may be relative to the descriptor of a folder."""
     at = kwargs.get("dir_fd", kwargs.get("src_dir_fd"))
     return str(path) if at is None else f"{os.readlink(f'/proc/self/fd/{at}')}/{path}"
 

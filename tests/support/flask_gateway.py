@@ -35,13 +35,13 @@ CARL: Fields = {"Cookie": "theme=dark", "X-Other": "1", "User-Agent": "carl/1"}
 
 
 def fresh(response: Response) -> Response:
-    """Say what the gateway obeys."""
+    """Add the field that lets the gateway store the page, unless the view has set it."""
     response.headers.setdefault("Cache-Control", "max-age=60")
     return response
 
 
 def site(show: Callable[[], Any], **hooks: Callable[..., Any]) -> Build:
-    """Return what sets up an app with one page, which may be stored as far as its fields go."""
+    """Return a function that sets up an app with one page, whose fields allow a gateway to store it."""
 
     def build(app: Flask) -> None:
         app.add_url_rule("/", "page", show)

@@ -14,10 +14,10 @@ Row: TypeAlias = "tuple[Hashable, ...]"
 
 
 def covering(rows: Sequence[Row]) -> list[int]:
-    """Return the places of few rows in which each value of each parameter is.
+    """Return the indexes of a few rows that together have each value of each parameter.
 
-    Among equals, the one with most pairs of values that no chosen row has, and then the one whose values were chosen least: a value
-    is not always beside the same one.
+    The next row is always the one with most values that no chosen row has. Among equals, it is the one with most pairs of values
+    that no chosen row has, and then the one whose values were chosen least: a value is not always beside the same one.
     """
     held = [set(enumerate(row)) for row in rows]
     pairs = [set(combinations(enumerate(row), 2)) for row in rows]
@@ -53,7 +53,7 @@ def left_out_of_grids(items: Iterable[pytest.Item]) -> dict[pytest.Item, None]:
 def _row(item: pytest.Item) -> Row:
     """Return the values of a test's parameters.
 
-    What one table gives together is one value, unless the marker names its parameters.
+    The parameters that one ``parametrize`` sets together count as one value, without those that the marker names.
     """
     params: dict[str, Any] = dict(item.callspec.params)  # type: ignore[attr-defined]
     apart = item.get_closest_marker("grid").args  # type: ignore[union-attr]
@@ -67,7 +67,7 @@ def _row(item: pytest.Item) -> Row:
 
 
 def _known(value: Any) -> Hashable:
-    """Return what tells a value apart: all combinations of a grid have the same object."""
+    """Return a hashable stand-in for a value: for an unhashable one its ID, since all combinations of a grid share the object."""
     try:
         hash(value)
     except TypeError:

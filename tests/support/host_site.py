@@ -23,7 +23,7 @@ from support.threads import PATIENCE, crowd, wait_until
 
 #: Seconds of the first pause after a failure: many more than a test takes.
 PAUSE = 1000
-#: Seconds after which a process hangs: a hundred share a processor.
+#: Seconds after which a process counts as hung: a hundred share a processor.
 HANGS = 20 * PATIENCE
 
 
@@ -44,7 +44,7 @@ class Origin:
 
     @property
     def log(self) -> list[str]:
-        """Which processes have called it, and what they got."""
+        """One line for each call: the process ID, the edition and the time."""
         place = self.folder / "calls"
         return place.read_text().splitlines() if place.exists() else []
 
@@ -59,7 +59,7 @@ class Origin:
         self._put("edition", edition)
 
     def become(self, mood: str) -> None:
-        """Let it be "good", "down", or "private": only for who asks."""
+        """Let it be "good", "down", or "private": each answer is for one visitor only."""
         self._put("mood", mood)
 
     def _put(self, name: str, text: str) -> None:
@@ -67,7 +67,7 @@ class Origin:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Let no call end meanwhile."""
+        """Let no call end before the block does."""
         (self.folder / "held").touch()
         try:
             yield
@@ -75,7 +75,7 @@ class Origin:
             (self.folder / "held").unlink()
 
     def answer(self) -> Response:
-        """Do what a call does."""
+        """Answer a call, and log it."""
         edition, mood = self.edition, self.folder / "mood"
         with (self.folder / "calls").open("a") as log:
             log.write(f"{os.getpid()} {edition} {time.monotonic():.2f}\n")
@@ -116,7 +116,7 @@ HERE: list[HostSite] = []
 
 
 def join(url: str, directory: Path, origin: Origin, settings: dict[str, Any]) -> str:
-    """Begin to be a host; return the name that it has at the server.
+    """Make this process a host, and return the ID that the host has at the server.
 
     :param settings: those of the store.
     """
@@ -217,12 +217,12 @@ class Hosts:
         return self.answers()
 
     def purge(self, path: str = "/", *, soft: bool) -> int:
-        """Purge, so that all hosts have heard it that seem to live; return the number."""
+        """Purge, wait until all hosts that count as alive have acknowledged the purge, and return its number."""
         number: int = self.editor.run(purge, path, soft)
         return number
 
     def hear(self, number: int) -> None:
-        """Wait until all have heard a purge: a host that gets no processor for seconds seems to be dead."""
+        """Wait until all hosts have applied a purge, even those that seemed dead because they got no processor for seconds."""
         self.all(hear, number)
 
     def rest(self) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 HITS = 1000
 
-#: Machine: the audit architecture, and the numbers of what is allowed: memory, the end, the return from a signal; and write.
+#: By machine: the audit architecture, and the numbers of the system calls that are allowed: those for memory; those that end a
+#: thread, a process and a signal handler; and write.
 _NUMBERS = {
     "x86_64": (0xC000003E, {"brk": 12, "mmap": 9, "mprotect": 10, "munmap": 11, "mremap": 25, "madvise": 28}, (60, 231, 15), 1),
     "aarch64": (
@@ -61,9 +62,10 @@ def forbid_system_calls(descriptor: int) -> None:
 
 
 def without_system_calls(prepare: Callable[[], Callable[[], object]]) -> tuple[int, bytes]:
-    """Run something in a fork where system calls are forbidden; return the signal that ended it, if any, and what it said.
+    """Run a function :data:`HITS` times in a fork where system calls are forbidden.
 
-    :param prepare: returns what to run; it may make system calls itself.
+    :param prepare: returns the function; it may make system calls itself.
+    :returns: the signal that killed the fork, or 0; and what it wrote: ``ok``, or the exception that the function raised.
     """
     reader, writer = os.pipe()
     pid = os.fork()
@@ -87,9 +89,9 @@ def without_system_calls(prepare: Callable[[], Callable[[], object]]) -> tuple[i
 def counted_without_system_calls(
     engine: Engine, prepare: Callable[[], Callable[[], object]], word: str = "HIT"
 ) -> tuple[int, bytes]:
-    """Run hits as :func:`without_system_calls` does, and see that each was counted in a file of the fork's own.
+    """Run hits as :func:`without_system_calls` does, and check that each was counted in a file of the fork's own.
 
-    :param prepare: does it once itself.
+    :param prepare: returns the function, after it has called it once.
     :param word: how they are answered.
     """
 

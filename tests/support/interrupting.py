@@ -31,8 +31,8 @@ class Interrupter:
     :param at_signals: count the moments at which a signal's handler can run. Default: count lines.
     :param seen: the places that were met before; if given, only moments at other places count.
     :ivar place: where it raised; ``None``: there were fewer moments.
-    :ivar context: the context variables of the function, a copy of the caller's: those that a line was about to set back would
-        stay with all tests to come.
+    :ivar context: the context variables of the function, a copy of the caller's. In the caller's own context, a variable that an
+        interrupted line was about to reset would keep its value in all later tests.
     """
 
     def __init__(self, step: int = 1, *, at_signals: bool = False, seen: set[tuple[str, int]] | None = None) -> None:
@@ -45,7 +45,7 @@ class Interrupter:
     def run(self, do: Callable[[], object]) -> bool:
         """Run a function, and return whether it was interrupted. Its other exceptions go through."""
         before, hook = sys.gettrace(), sys.unraisablehook
-        # An exception in a finalizer is lost, as Python says, and pytest would keep its frames.
+        # Python drops an exception in a finalizer and calls this hook; that of pytest would keep its frames.
         sys.unraisablehook = lambda *_: None
         sys.settrace(self._enter)
         threading.settrace(self._enter)
@@ -91,7 +91,7 @@ class Interrupter:
 def _by_itself(do: Callable[[], object]) -> Iterator[object]:
     """Run a function in a generator, which has a handled exception of its own.
 
-    Before the line that leaves an ``except`` clause the interpreter forgets to take it back.
+    If the line that leaves an ``except`` clause is interrupted, the interpreter does not reset the handled exception.
     """
     yield do()
 
@@ -106,7 +106,7 @@ def _moments(code: Any) -> Iterator[int]:
     table = getattr(dis, "_parse_exception_table", lambda code: ())(code)
     before = None
     for instruction in dis.get_instructions(code):
-        # The handler's exception is raised by the instruction before, so what catches it there must be what catches it here.
+        # A signal's handler raises its exception in the instruction before, so the same ``except`` must catch it there as here.
         if (
             before is not None
             and before.opname.startswith(_LOOKED_AFTER)

@@ -1,4 +1,4 @@
-"""Live apps whose pages are what a third party says, a line over and over, and visitors who read them."""
+"""Live apps whose pages repeat the answer of a third party on each line, and checks of what visitors read."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ def new_path() -> str:
 
 
 def line_of(answer: Answer, lines: int) -> str:
-    """Return what all lines of a page show. One that is wrong, cut or mixed from two is an AssertionError.
+    """Return the line that a page repeats.
 
-    :param lines: how many there are in a page.
+    :param lines: how many lines a whole page has.
+    :raises AssertionError: if the page is an error, cut, or mixed from two.
     """
     assert answer.status == 200, answer
     (line, count), *others = Counter(answer.text.splitlines()).items()

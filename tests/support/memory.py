@@ -13,7 +13,7 @@ SLACK = 3_000_000
 
 @contextmanager
 def at_most(limit: float) -> Iterator[None]:
-    """Hold that a block leaves no more than so many bytes in memory."""
+    """Check that a block leaves no more than so many bytes in memory."""
     # In a process with many objects of earlier tests, Python seldom looks for cycles.
     gc.collect()
     tracemalloc.start()

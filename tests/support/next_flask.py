@@ -1,4 +1,4 @@
-"""Gives the installed Flask the shapes of Flask 3.2, as far as extensions meet them. Import it before anything of ours.
+"""Changes the installed Flask to the API of Flask 3.2, as far as extensions use it. Import this module before the package.
 
 One context holds app and request, ``request_ctx`` and ``RequestContext`` warn, and the app's methods are given the context.
 """
@@ -17,7 +17,7 @@ import flask.ctx
 import flask.globals
 from flask import Flask
 
-# What is told by its module must find Flask here.
+# Code that recognizes Flask's classes by their module must take the class below for one of them.
 __name__ = "flask.ctx"
 
 _cv_app: Any = flask.globals._cv_app

@@ -45,7 +45,7 @@ def cached(app: Flask, cache: StaleCache, view: Callable[..., Any], path: str = 
 
 
 def stale(app: Flask, cache: StaleCache, clock: time_machine.Traveller, path: str = "/", *args: Any, **options: Any) -> None:
-    """Fill a page, let it get stale, and let the visitor come whose request hands over the refresh; wait for that."""
+    """Fill a page, let it become stale, visit it so that its refresh is handed over, and wait for the refresh."""
     assert visit(app, path, *args, **options).word == "MISS"
     clock.shift(MINUTE)
     assert visit(app, path, *args, **options).word == "STALE"

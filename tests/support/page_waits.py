@@ -42,7 +42,7 @@ class View:
         self.runs.append(self.is_refresh())
         text = f"run {len(self.runs)}"
         if self.runs[-1]:
-            # Longer than a test waits for a visitor: that would otherwise be served when the hanging ends.
+            # Longer than a test waits for a visitor: one who waits for the refresh in error would otherwise be served when it ends.
             assert self.go_on.wait(3 * PATIENCE)
         return text if self.answers is None else self.answers()
 

@@ -307,7 +307,7 @@ def _report_ended(statuses: dict[int, int]) -> None:
 def _become(program: Program, fds: Sequence[int], search_path: Sequence[str]) -> None:
     """Give this process all that a new interpreter would have."""
     os.setsid()
-    # By way of numbers that none of the program's has.
+    # By way of numbers above all of the program's, so that no descriptor is overwritten before it is moved.
     for number, fd in zip(program.fds, [_moved(fd, max(program.fds)) for fd in fds], strict=True):
         os.dup2(fd, number)
         os.close(fd)

@@ -84,7 +84,7 @@ counter = {"n": 0}
 
 
 def number() -> str:
-    """Return another text at each call: a page that is not stored is never the same."""
+    """Return another text at each call: only a stored page is ever shown twice."""
     counter["n"] += 1
     return f"page {counter['n']}"
 

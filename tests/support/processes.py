@@ -34,7 +34,7 @@ class Worker:
             )
 
     def start(self, function: Callable[..., Any], *args: Any) -> None:
-        """Let it run a function that is found by its name."""
+        """Let it run a function, which is pickled by its name."""
         self._pipe.send((function, args))
 
     def result(self, seconds: float = 3 * PATIENCE) -> Any:
@@ -133,7 +133,7 @@ def _answer_and_exit(pipe: Connection, function: Callable[[], object]) -> None:
 
 def become_nobody() -> None:
     """Give up root's rights for good."""
-    # Python imports a codec when it is used first, and nobody may be unable to read root's Python.
+    # Python imports a codec when it is used first, and the user nobody may be unable to read root's Python.
     "localhost".encode("idna")
     os.setgroups([])
     os.setgid(NOBODY)

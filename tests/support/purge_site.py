@@ -24,7 +24,7 @@ class Site:
     :ivar version: the content's version now.
     :ivar runs: how often each path was made.
     :ivar loads: the keys that were read from files.
-    :ivar found: the copies that hits were answered from.
+    :ivar found: what each lookup in memory returned.
     """
 
     app: Flask
@@ -154,7 +154,7 @@ def make_site(directory: Path) -> Site:
 
 
 def windowed(make_app: MakeApp, directives: str, *windows: float, **settings: Any) -> tuple[Site, list[Exception]]:
-    """Return a site with one page of these directives and windows, and a list of what it raises next."""
+    """Return a site with one page of these directives and windows, and a list: the page raises its first exception, if any."""
     app, cache = make_app(**settings)
     site, raises = Site(app, cache), []
 

@@ -22,7 +22,8 @@ DAY = 86400
 
 HOUR = 3600
 
-#: What processes tell each other: the content's version, which round calls, which may go on; and of each its own publishing.
+#: Which of the :class:`Numbers` is what: the version of the content, the last round whose call has begun, the last round whose call
+#: may go on, and whether the test is over. Tests use the others for themselves.
 VERSION, CALLED, GO, OVER = range(4)
 
 
@@ -43,7 +44,7 @@ class Numbers:
         self.all[number] = value
 
 
-#: What a worker has of each place, as a server's worker does.
+#: The engine and the numbers of this process for each place, as in a server's worker.
 ENGINES: dict[Path, tuple[Engine, Numbers]] = {}
 
 

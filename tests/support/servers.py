@@ -260,7 +260,7 @@ def _listening_port() -> socket.socket:
 
 
 def _reserved_port() -> socket.socket:
-    """Return a socket that listens to nobody, for servers that insist on one of their own: it only keeps the port."""
+    """Return a socket that does not listen: it only keeps the port for a server that insists on a socket of its own."""
     reserved = socket.socket()
     for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
         reserved.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -287,7 +287,7 @@ def _command(kind: str, app: str, place: _Place, workers: int, settings: Mapping
         pools += ["--respawn-failed-workers", "--respawn-interval", "0.1"] if settings.get("respawns") else []
         return ["-m", "granian", "--interface", "wsgi", *where, *pools, "entry:app"]
     if kind == "reloader":
-        # It looks at the app only, since the package may be in somebody's editor.
+        # The reloader watches the app only: somebody may be editing the package.
         return ["-m", "flask", "--app", "entry:app", "run", "--debug", *where, "--exclude-patterns", f"{ROOT}/*"]
     config = place.folder / f"{kind}-{place.port}.conf.py"
     config.write_text(_gunicorn_config({**GUNICORN[kind], "workers": workers, "bind": f"fd://{place.fd}", **settings}))
@@ -295,7 +295,7 @@ def _command(kind: str, app: str, place: _Place, workers: int, settings: Mapping
 
 
 def _gunicorn_config(settings: Mapping[str, object]) -> str:
-    # A file rather than options, since gunicorn passes over names that its version lacks, as it may do with the last one.
+    # A file rather than options: in a file, gunicorn ignores settings that its version does not have, such as the last of these.
     known = {"graceful_timeout": 10, "keepalive": 60, "loglevel": "info", "control_socket_disable": True}
     return "".join(f"{name} = {value!r}\n" for name, value in {**known, **settings}.items()) + _GUNICORN_CONFIG
 
@@ -383,7 +383,7 @@ class Visitor(AbstractContextManager["Visitor"]):
 
 
 def visitors_of_two_workers(server: Server, stack: ExitStack, path: str, headers: Mapping[str, str]) -> list[Visitor]:
-    """Return a visitor of each of two workers; who has connected stays with it.
+    """Return a visitor of each of two workers. A connection stays with the worker that has accepted it.
 
     :param stack: closes their connections.
     :param path: what they ask for; its answer has the field ``X-Pid``.
@@ -435,7 +435,11 @@ def crowd(server: Server, count: int, path: str = "/", headers: Mapping[str, str
 
 @dataclass(slots=True)
 class _Ways:
-    """How the third party behaves."""
+    """How the third party behaves, and its calls.
+
+    :ivar passed: the calls up to this number are answered.
+    :ivar held: of the calls after that, those up to this number wait.
+    """
 
     passed: int = 0
     held: float = 0
@@ -496,12 +500,12 @@ class Gate(AbstractContextManager["Gate"]):
     def hold(self, after: int = 0) -> None:
         """Keep all calls waiting from now on.
 
-        :param after: so many calls, of all there ever were, still pass.
+        :param after: so many calls still pass, counted from the first one ever.
         """
         self._set(passed=after, held=math.inf)
 
     def let_new_pass(self) -> None:
-        """Keep those waiting that wait, and answer those that come."""
+        """Answer the calls that come from now on, and keep those waiting that have come."""
         self._set(held=self.calls)
 
     def release(self) -> None:

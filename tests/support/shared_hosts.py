@@ -26,7 +26,7 @@ from flask_stalecache.stores.shared.known import Known
 from flask_stalecache.stores.shared.logs import SharedLogs
 from support.threads import PATIENCE, wait_until
 
-#: What a writer does at the server: it stores nothing there, and tells the others.
+#: The script that a writer runs at the server. It stores no entry there; it logs the change for the other hosts.
 CHANGE = """
 local m, P = KEYS[1], string.sub(KEYS[1], 1, -2)
 local c = redis.call('HINCRBY', m, 'c', 1)
@@ -55,7 +55,7 @@ def documented_rights() -> list[str]:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody uses, and neither the one ten thousand above it, which a node of a cluster has."""
+    """Return a free port of 127.0.0.1. The port 10000 above is free too: a node of a cluster uses both."""
     while True:
         port = random.randrange(20000, 32000)
         with socket.socket() as own, socket.socket() as bus, suppress(OSError):
@@ -222,7 +222,7 @@ class Host:
         self.link = Link(server)
         self.known = Known(self.directory)
         self.logs = SharedLogs(self.link, name)
-        #: The entries whose removal was told, by the digests of their keys.
+        #: The entries that the follower has removed, by the digests of their keys.
         self.removed: list[str] = []
         self.follower = Follower(self.files, self.known, self.logs, self.removed.append)
         self._name = name

@@ -35,7 +35,7 @@ NOTE = Note(
     kept_out=RequestInputs(cookies=("member", "session"), headers=("x-user",), session=("_user_id",)),
 )
 
-#: The kinds that need a server: each operation takes a round trip, so that counts are less.
+#: The kinds that need a server: each operation takes a round trip, so tests play fewer rounds.
 SERVED = {"shared", "hosts"}
 MEMORY = 1024 * 1024
 
@@ -45,7 +45,7 @@ class Kind:
     """One store under the contract.
 
     :ivar open: makes a store on a place that is shared, as another process would.
-    :ivar read: what is kept for a key, past the store; ``None``: nothing.
+    :ivar read: returns what is kept for a key, without the store; ``None``: nothing.
     :ivar plant: puts bytes there in place of a key's entry or, with a suffix, its note.
     :ivar on: makes this process look like one on the system that the store is for.
     :ivar is_shared: whether other processes have the same entries. If not, there are no files either.
@@ -64,7 +64,7 @@ def open_files(place: Path, memory_size: int = MEMORY, counters: Counters | None
 
 
 def open_files_on_macos(place: Path, memory_size: int = MEMORY, counters: Counters | None = None) -> Store:
-    # For good in a worker, which runs nothing else; in the process of the tests it is so already.
+    # In a worker this is for good, and harmless. In the process of the tests, :attr:`Kind.on` has done it already.
     become_macos()
     return open_files(place, memory_size, counters)
 
@@ -84,7 +84,7 @@ def plant_file(place: Path, key: str, data: bytes, suffix: str = "") -> None:
     path.write_bytes(data)
 
 
-#: What other processes would have, were it shared.
+#: The store of each place. Its other users stand for other processes.
 MEMORIES: dict[Path, MemoryStore] = {}
 
 

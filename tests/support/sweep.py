@@ -14,9 +14,10 @@ from support.engine import make_entry
 
 HOUR, DAY, YEAR = 3600, 86_400, 365 * 86_400
 
-#: Seconds without use after which the stores of these tests let go, and longer than a pause between two sweeps.
+#: Seconds without use after which the stores of these tests drop an entry.
 INACTIVE = 1000
 
+#: Seconds that are longer than the pause between two sweeps.
 PAUSE = 61
 
 #: Ticks in which any sweep of a few files ends, however slow the machine.
@@ -65,7 +66,7 @@ def sweep(store: FileStore) -> None:
 
 
 def struggle(store: FileStore) -> None:
-    """Let a store tick as often as any sweep takes, whatever troubles it tells of."""
+    """Let a store tick more often than a sweep of these tests takes, and ignore its errors."""
     for _ in range(60):
         with suppress(StoreError):
             store.tick()
@@ -82,7 +83,7 @@ def leftover(path: Path) -> Path:
 
 
 def abandoned(path: Path) -> Path:
-    """Leave a lock file as a killed worker does; a release removes it."""
+    """Leave a lock file as a killed worker does: it would have removed the file when it released the lock."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     path.touch(mode=0o600)
     return path

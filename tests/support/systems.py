@@ -14,7 +14,7 @@ NOWHERE = "/there is no such folder"
 def become_macos(put: Callable[[Any, str, object], object] = setattr, take: Callable[[Any, str], object] = delattr) -> None:
     """Take what macOS lacks from this process, and give it what only macOS has.
 
-    :param put: sets an attribute; a test's undoes that.
+    :param put: sets an attribute. A test passes a function that undoes it at the end.
     :param take: takes one away.
     """
     if hasattr(os, "posix_fallocate"):

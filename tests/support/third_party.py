@@ -31,7 +31,7 @@ class Asked:
 
 @dataclass
 class Reply:
-    """What it answers; a body that is a callable is made of what was asked and the number of the call."""
+    """What a third party answers. A body may be a callable, which is given the request and the number of the call."""
 
     headers: dict[str, str] | list[tuple[str, str]] = field(default_factory=dict)
     body: Any = lambda asked, number: str(number)
@@ -43,7 +43,10 @@ class Reply:
 
 
 class ThirdParty(ThreadingHTTPServer):
-    """A third party that answers as it is told and remembers what it was asked."""
+    """A third party that answers as it is told and remembers what it was asked.
+
+    :ivar open: while it is not set, calls wait for their answers.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -171,7 +174,7 @@ def status(response: requests.Response) -> str:
 
 
 def outcome(session: requests.Session, url: str, **options: Any) -> object:
-    """Return what asking comes to: status and text, or the exception."""
+    """Return status and text of the answer, or the type of the exception."""
     try:
         answer = session.get(url, timeout=5, **options)
         return answer.status_code, answer.text

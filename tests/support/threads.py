@@ -120,7 +120,7 @@ def all_taken(locks: list[Any]) -> Iterator[None]:
         return is_taken
 
     def hold() -> None:
-        # The package's threads take some of these locks in an order of their own: whoever waits too long for one gives up all.
+        # The package's threads take some of these locks in another order. Against deadlocks, a wait that is too long gives up all.
         while not release.is_set():
             with ExitStack() as stack:
                 if all(take(lock, stack) for lock in locks):

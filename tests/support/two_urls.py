@@ -111,7 +111,7 @@ class Shop:
     """The shop behind one of the front ends.
 
     :ivar runs: how often the page was made.
-    :ivar location: returns where an order is answered to.
+    :ivar location: returns the URL that the answer to an order redirects to.
     """
 
     def __init__(self, directory: Path, way: Way, front: str, *, outside: bool = False, **config: Any) -> None:
@@ -145,7 +145,10 @@ class Shop:
         self.app.add_url_rule("/order", "order", lambda: redirect(self.location(), 303), methods=["POST"])
 
     def visit(self, path: str = "/page/1", headers: Mapping[str, str] | None = None, **options: Any) -> Seen:
-        """Let a visitor come, by the path that is the app's own, on the way that all take."""
+        """Let a visitor come on the shop's way.
+
+        :param path: the path as the app has it.
+        """
         fields = self.way.headers if headers is None else headers
         where = f"{self.way.before}{path}{self.way.after}"
         # As servers give it, with the script root.

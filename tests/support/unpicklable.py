@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Bomb:
-    """What is unpickled goes off."""
+    """An object that counts in :attr:`gone_off` how often it was unpickled."""
 
     gone_off = 0
 

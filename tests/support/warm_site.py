@@ -54,7 +54,7 @@ class Site:
         return batch
 
     def refused(self, urls: Any, **options: Any) -> str:
-        """Return why it is refused, in one line; and check that nothing was asked for."""
+        """Return why warming is refused. Check that this is one line, and that nothing but sitemaps was asked for."""
         self.asked.clear()
         with self.app.app_context(), pytest.raises(ConfigError) as raised:
             self.cache.warm(urls, **options)

@@ -27,7 +27,7 @@ from support.prepared import PreparedProcess
 from support.servers import environment
 from support.threads import PATIENCE, wait_until
 
-#: Pages and values that are always stale, and say who has made them.
+#: The source of the app. Its pages and values are always stale, except ``/long``; most of them name the process that made them.
 SHOP = """
 import os, threading
 from pathlib import Path
@@ -110,7 +110,7 @@ class WorkerSite:
         self.source = SHOP.format(folder=str(folder), settings=self.settings) + more
         module = folder / "shop.py"
         module.write_text(self.source, encoding="utf-8")
-        # Of sources of one length that are written in one second, Python would take the bytecode of the first.
+        # Python would use the bytecode of an earlier source that has the same length and was written in the same second.
         os.utime(module, (next(_moments),) * 2)
         self.refresher = refresher
         self.price(1)
@@ -186,7 +186,10 @@ class WorkerSite:
         return maker_of(seen)
 
     def await_maker(self, path: str, *, other_than: int | None = None, **options: Any) -> int:
-        """Visit a stale page until somebody else has made it: this process, unless another one is given. Return who has."""
+        """Visit a stale page until another process than ``other_than`` has made it, and return that process.
+
+        :param other_than: default: this process.
+        """
         before = os.getpid() if other_than is None else other_than
         makers: list[int] = []
 
@@ -214,7 +217,7 @@ class WorkerSite:
         wait_until(lambda: self.maker(path) and len(self.runs()) > before, f"a run after {before}")
 
     def set(self, name: str, on: bool) -> None:
-        """Let pages be held, fail, or end their process."""
+        """Let refreshes wait (``hold``) or end their process (``die``), or let pages fail (``fail``)."""
         if on:
             (self.folder / name).touch()
         else:

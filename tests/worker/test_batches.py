@@ -40,7 +40,7 @@ def begun(site: WorkerSite, what: str, **given: Any) -> Batch:
 
 @pytest.mark.parametrize(("what", "numbers"), [("refresh", range(10, 16)), ("publish", range(30, 36))])
 def test_its_pages_are_made_by_the_worker(site: WorkerSite, what: str, numbers: range) -> None:
-    # Each has pages of its own: a refresh for a visitor, which ends after the purge, leaves ``publish`` nothing to do.
+    # Each case has pages of its own: a visitor's refresh that ended after the purge would leave ``publish`` nothing to do.
     assert {visit(site.app, f"/{number}").word for number in numbers} == {"MISS"}
     batch = begun(site, what, endpoint="page")
     assert batch.wait(PATIENCE)

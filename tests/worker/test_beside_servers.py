@@ -1,4 +1,4 @@
-"""The worker beside gunicorn: workers that are forked from a loaded app, reloaded, and killed."""
+"""The worker beside gunicorn, whose web workers are forked from a loaded app, reloaded, and killed."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def test_web_workers_may_come_and_go(tmp_path: Path, kind: str) -> None:
             wait_until(lambda: maker(server, "/2") in children, "a page for the new ones")
             os.kill(server.worker_pids[0], signal.SIGKILL)
             wait_until(lambda: maker(server, "/3") in children, "a page after a kill")
-        # None is there any more: web workers go on by themselves.
+        # The worker has ended, so web workers run their refreshes themselves.
         wait_until(lambda: maker(server, "/1") in server.worker_pids, "a page by a web worker")

@@ -1,4 +1,4 @@
-"""The files for service managers that the documentation shows start the worker as it can be started."""
+"""The files for service managers that the documentation shows: commands, time-outs and volumes fit the worker."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_the_one_that_is_dropped_is_told() -> None:
     assert jobs.push(packet(1, rank=5.0), 0.0) is None
     assert jobs.push(packet(3, rank=9.0), 0.0) == packet(1).address
     assert jobs.pop(0.0, 1) == packet(3, rank=9.0)
-    # One that has waited for its key, and finds no room when that is free.
+    # A refresh that has waited until its key was free, and then finds the queue full.
     jobs.push(packet(3)._replace(is_forced=True, rank=-math.inf), 0.0)
     jobs.push(packet(4), 0.0)
     assert jobs.end(packet(3).address, 1.0) == packet(3).address
@@ -109,7 +109,7 @@ def test_a_newer_entry_of_a_key_that_runs_may_wait() -> None:
     jobs.push(packet(1), 0.0)
     jobs.pop(0.0, 1)
     jobs.push(packet(1, serial=2, rank=-math.inf), 0.0)
-    # A child that is free does not take it, nor is it lost then.
+    # A free child does not take it while the key runs, and it is not lost.
     assert (len(jobs), jobs.pop(0.0, 2)) == (0, None)
     jobs.end(packet(1).address, 8.0)
     assert jobs.pop(0.0, 1) == packet(1, serial=2, rank=-math.inf)
@@ -134,7 +134,7 @@ def test_what_is_forced_stays_so_if_it_is_asked_for_again() -> None:
 
 
 def test_what_is_forced_begins_after_what_runs() -> None:
-    """What runs may have begun before the purge that it is for."""
+    """The refresh that runs may have begun before the purge that the forced one is for."""
     jobs = Jobs(10)
     jobs.push(packet(1), 0.0)
     jobs.pop(0.0, 1)

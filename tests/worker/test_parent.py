@@ -168,7 +168,7 @@ def test_packets_that_are_none_are_counted_and_do_no_harm(site: WorkerSite, chil
 
 @pytest.mark.soak
 def test_a_flood_is_bounded(site: WorkerSite, children: list[int], long_site: tuple[WorkerSite, PreparedProcess]) -> None:
-    """100,000 refreshes of pages that are not stored."""
+    """2,000 refreshes of pages that are not stored, or 100,000 with ``STALECACHE_SOAK=1``."""
     count, sent = (100_000 if os.environ.get("STALECACHE_SOAK") == "1" else 2000), 0
     before = memory_of(long_site[1].pid)
     with line_to(site) as line:
@@ -206,7 +206,7 @@ def test_what_runs_is_completed_when_it_is_told_to_stop(new_site: WorkerSite) ->
         new_site.fill("/1")
         pid = new_site.hold_one("/1")
         for each in (worker.pid, pid):
-            # As a service manager does, that signals all processes of a group.
+            # Like a service manager that signals all processes of a group.
             os.kill(each, signal.SIGTERM)
         wait_until(lambda: not (new_site.folder / "cache" / socket_name("shop", "")).exists(), "the end of the socket")
         assert new_site.maker("/1") == os.getpid()
@@ -231,7 +231,7 @@ def test_a_second_signal_ends_it_at_once(new_site: WorkerSite) -> None:
 
 
 class PlaceThatSignals(WorkerSocket):
-    """Sends a signal when it is looked after, and another one when it is closed: each once."""
+    """A socket that sends this process a signal when it is first looked after, and another one when it is closed."""
 
     signals = 2
 
@@ -249,14 +249,14 @@ class PlaceThatSignals(WorkerSocket):
 
 def test_a_second_signal_counts_from_the_end_of_the_socket(tmp_path: Path) -> None:
     limits = Limits(processes=1, threads=1, waiting=1, deadline=PATIENCE)
-    # A child ends when it is told to, so that the exit status says whether anybody has waited for that.
+    # The child would end at once when its socket is closed. So status 1 means that the parent did not wait for it.
     parent = Parent(PlaceThatSignals(tmp_path, "worker", lambda: None), limits, lambda line: line.recv(1))
     assert parent.run() == 1
 
 
 @pytest.mark.soak
 def test_whoever_is_killed_is_replaced_and_no_page_is_stuck(new_site: WorkerSite, soak: Callable[[int, int], int]) -> None:
-    """Children and parents, during refreshes."""
+    """Children and parents are killed by turns, during refreshes."""
     rounds = soak(50, 5)
     new_site.fill("/1")
     worker = new_site.start()
@@ -272,7 +272,7 @@ def test_whoever_is_killed_is_replaced_and_no_page_is_stuck(new_site: WorkerSite
                 worker = new_site.start()
             before = len(new_site.runs())
             new_site.set("hold", False)
-            # Somebody makes it, whoever that is.
+            # Any process may make the page.
             new_site.await_run("/1", before)
     finally:
         worker.kill()

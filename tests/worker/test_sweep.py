@@ -28,7 +28,7 @@ def test_web_processes_leave_the_sweep_to_a_worker(
     keep(store, "page", windows=BRIEF)
     sweep(store)
     clock.shift(INACTIVE + PAUSE + 10)
-    # The one of another app that has the same directory will do.
+    # The worker of another app with the same directory sweeps it too.
     write_state(directory / f"{socket_name('news', '7')}.state", STATE)
     if whose == "the worker":
         become_worker()

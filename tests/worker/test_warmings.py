@@ -117,7 +117,7 @@ TURNS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def told(site: WorkerSite, urls: Any, options: dict[str, Any]) -> object:
-    """Return all that is told of a warming, but how long it took."""
+    """Return the outcomes and counts of a warming, without times, or the text of its error."""
     try:
         batch = warm(site, urls, **options)
     except ConfigError as error:
@@ -192,7 +192,7 @@ def test_one_whose_worker_is_killed_goes_on_here(tmp_path: Path, victims: str) -
 
 
 def test_what_its_processes_complete_is_not_made_again(tmp_path: Path) -> None:
-    """They have the locks of their pages, and complete what they run when their parent was killed."""
+    """The processes of a killed parent hold the locks of their pages, and complete the requests that they run."""
     site = new_site(tmp_path)
     with site.worker() as worker:
         site.await_worker(worker.pid)
@@ -242,7 +242,7 @@ def asking(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Asking]:
 
 @pytest.mark.parametrize("asking", [1], indirect=True)
 def test_batches_are_told_at_once_that_there_is_no_room(asking: Asking) -> None:
-    """They would wait for an end that never comes."""
+    """Otherwise they would wait for an end that never comes."""
     asking.send("ab" * 20, "cd" * 20)
     assert asking.said() == [(Said.TAKEN, "ab" * 20), (Said.TAKEN, "cd" * 20), (Said.REFUSED, "cd" * 20)]
 

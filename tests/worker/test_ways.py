@@ -70,7 +70,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(autouse=True)
 def handed_over(site: WorkerSite, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Refreshes leave the process, or do not."""
+    """After each test, check that refreshes have run where they should: in this process only with ``threads``."""
     yield
     counters = site.app.extensions["stalecache"].engine.counters
     is_here = request.node.callspec.params["site"] == "threads"
@@ -80,7 +80,7 @@ def handed_over(site: WorkerSite, request: pytest.FixtureRequest) -> Iterator[No
 
 
 def refreshed(site: WorkerSite, path: str, is_new: Callable[[Seen], bool]) -> Seen:
-    """Visit a page until a refresh shows, and return it."""
+    """Visit a page until ``is_new`` accepts what is seen, and return that."""
     seen: list[Seen] = []
     wait_until(lambda: seen.append(visit(site.app, path)) or is_new(seen[-1]), f"a new {path}")  # type: ignore[func-returns-value]
     # Nobody ever waited.
@@ -155,7 +155,7 @@ def test_its_values_are_renewed_before_a_page_is_made(site: WorkerSite) -> None:
 def test_tags_and_freshness_of_values_travel_up(site: WorkerSite) -> None:
     visit(site.app, "/long")
     before = len(site.runs())
-    # It is made from what is stale at once.
+    # The page is made from a value that is stale at once.
     refreshed(site, "/long", lambda seen: len(site.runs()) >= before + 2)
     wait_until(lambda: visit(site.app, "/long").word in ("STALE", "UPDATING"), "the end of the refresh")
     with site.app.app_context():

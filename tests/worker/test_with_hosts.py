@@ -1,4 +1,4 @@
-"""The worker of a host beside a Redis or Valkey: what it makes is seen on the other hosts."""
+"""The worker of one of several hosts that share a Redis or Valkey: the other hosts see the pages that it makes."""
 
 from __future__ import annotations
 

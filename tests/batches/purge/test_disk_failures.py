@@ -52,7 +52,7 @@ def failing_from(monkeypatch: pytest.MonkeyPatch, directory: Path, step: int, nu
 def test_a_purge_that_cannot_be_written_is_an_error_and_can_be_repeated(
     site: Site, monkeypatch: pytest.MonkeyPatch, soak: Callable[[int, int], int], number: int, soft: bool, first: bool
 ) -> None:
-    """At whichever step the disk fails: the caller is told, no page becomes an error, and once it is mended all is well."""
+    """At whichever step the disk fails: the caller gets an error, visitors get their pages, and a later purge succeeds."""
     paths, statuses = ("/news/1", "/said", "/prices/eur"), (200,) * 3
 
     def see() -> tuple[int, ...]:
@@ -61,7 +61,7 @@ def test_a_purge_that_cannot_be_written_is_an_error_and_can_be_repeated(
     if not first:
         site.publish(tag="news")
         site.publish(tag="another")
-    # Under make test every second one, and after other purges not the same ones.
+    # Under make test every second step only: the even ones after other purges, the odd ones if this purge is the first.
     step, failed_at = soak(0, -int(first)), set()
     while True:
         step += soak(1, 2)

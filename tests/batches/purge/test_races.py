@@ -50,7 +50,7 @@ class Race:
         self.origin = FakeOrigin(self.make, renewal=self.make)
 
     def make(self, start: Start) -> Answer:
-        # The content is read first: what comes later is what makes it old.
+        # The content is read first, so a purge while the call is held makes it old.
         version, self.runs = self.version, self.runs + 1
         if self.hold:
             assert self.go_on.wait(PATIENCE)
@@ -87,7 +87,7 @@ OLD, NEW = b"version 1", b"version 2"
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_purge_wins_over_a_first_fill_that_began_before_it(race: Race, soft: bool) -> None:
-    """Who waited for it gets what one new run makes, or after a soft purge the old content as stale: never as fresh."""
+    """Waiters get the content of one new run, or after a soft purge the old content as stale, never as fresh."""
     leader = go(race.visit)
     wait_until(lambda: race.runs == 1, "the first call")
     waiters = race.queue(3)
@@ -160,7 +160,7 @@ def test_a_purge_of_others_does_not_disturb_a_fill(race: Race, soft: bool) -> No
 
 
 def test_a_failed_renewal_serves_nothing_that_was_purged_meanwhile(race: Race) -> None:
-    """Neither to who called, nor to who waited: the copy that they met may not stand in any more."""
+    """Neither the caller nor the waiters get the copy that they have found: it may not stand in any more."""
     race.engine.store.write(make_entry(body=OLD, windows=(0, 0, 600), names=NAMES))
 
     def fail(start: Start) -> Answer:
@@ -199,7 +199,7 @@ def test_a_wait_that_is_over_serves_nothing_that_was_purged_meanwhile(race: Race
 def test_who_comes_after_a_purge_is_not_given_what_a_flight_brought_before_it(
     race: Race, monkeypatch: pytest.MonkeyPatch, written: bool, soft: bool
 ) -> None:
-    """It has landed, or could not be written, and has not ended: the purge comes, and then visitors who find the flight."""
+    """The flight's answer was written, or could not be. Before the flight ends, the purge comes, and then visitors who find it."""
     race.hold, race.windows = False, (60, 0, 0)
     land, write, late = race.engine.answer_writer.write_flight, race.engine.store.write, []
 
@@ -255,7 +255,7 @@ def test_threads_never_see_what_was_purged_before_they_came(directory: Path, sof
             status, body = race.visit()
             visits += 1
             assert int(body.split()[1]) >= least or (soft and status in (CacheStatus.STALE, CacheStatus.UPDATING))
-            # At least once: few purges may be over before a thread gets the interpreter.
+            # Checked after a visit: all purges may be over before this thread gets the interpreter.
             if over.is_set():
                 return visits
 
@@ -274,7 +274,7 @@ def test_threads_never_see_what_was_purged_before_they_came(directory: Path, sof
 
 STEPS = [shifts for shifts in product((0, -HOUR, HOUR), repeat=3) if any(shifts)]
 
-#: Seconds after which whatever was stored at any of the clock's times has passed all its windows.
+#: Seconds after which every entry has passed all its windows, at whichever of the clock's times it was stored.
 ALL_OVER = 60 + 600 + 86400 + 6 * HOUR
 
 
@@ -294,7 +294,7 @@ def batch(site: Site, count: int = 6) -> tuple[list[Seen], int]:
 def test_a_purge_does_not_depend_on_the_clock(
     make_app: MakeApp, clock: time_machine.Traveller, first: float, second: float, third: float, soft: bool
 ) -> None:
-    """Stepped between fill, purge and visits in every way: nothing old as fresh, no storm, and everything ends."""
+    """The clock steps between fill, purge and visits: no old page is served as fresh, runs stay few, and every entry expires."""
     site, _ = windowed(make_app, "", 60, 600, 86400)
     site.visit("/")
     clock.shift(first)
@@ -355,7 +355,7 @@ def test_a_purge_during_a_fill_does_not_depend_on_the_clock(
 def test_what_is_begun_after_a_soft_purge_replaces_what_is_from_before(
     make_app: MakeApp, clock: time_machine.Traveller, windows: tuple[float, ...], before: float, within: float
 ) -> None:
-    """Its number says so, whatever the clock says of which was begun first."""
+    """The numbers of calls and purges decide, whatever the clock says about which of the two began first."""
     app, cache = make_app()
     site, steps = Site(app, cache), []
 

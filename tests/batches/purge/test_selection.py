@@ -107,7 +107,7 @@ def test_a_hard_purge_drops_what_is_selected_and_nothing_else(
         assert seen.word == "MISS", path
         assert seen.body != before[path][0].body
     assert full.words(EVERY_PAGE) == dict.fromkeys(EVERY_PAGE, "HIT")
-    # The part of a page is a page of its own, and was made within it if at all.
+    # Runs are counted by the path of the request, so the inner page within the outer one has no run of its own.
     assert set(full.runs) == set(selected)
 
 
@@ -174,7 +174,7 @@ def test_a_page_mounted_below_a_path_is_purged_with_it(site: Site) -> None:
 
 
 def test_a_part_from_a_copy_passes_its_tags_on(site: Site) -> None:
-    """The outer page is made anew while the inner one is a hit, and goes with it all the same."""
+    """The outer page is made again while the inner one is a hit. A purge of the inner page's tag still drops the outer page."""
     site.visit(OUTER)
     site.publish(tag="outer")
     assert site.visit(OUTER).page == ("MISS", "outer version 2, inner version 1")
@@ -336,7 +336,7 @@ def test_thousands_of_purges_leave_a_file_a_name_and_the_other_pages_alone(fille
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_view_may_purge(filled: Site, soft: bool) -> None:
-    """It is done when ``purge`` returns, as a request within the request shows."""
+    """The purge is done when ``purge`` returns, as a request within the request shows."""
     answer = filled.visit("/publish/news" + ("?soft=1" if soft else ""), method="POST")
     assert answer.text == ("version 1" if soft else "version 2")
     filled.settle()
@@ -346,7 +346,7 @@ def test_a_view_may_purge(filled: Site, soft: bool) -> None:
 
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_cached_view_may_purge_others_and_itself(make_app: MakeApp, soft: bool) -> None:
-    """What purges itself is from before its own purge: it is not stored, or not as fresh."""
+    """A page that purges itself was begun before its own purge: it is not stored, or after a soft purge not as fresh."""
     app, cache = make_app()
     site = Site(app, cache)
 

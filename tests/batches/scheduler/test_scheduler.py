@@ -50,7 +50,7 @@ def test_what_is_selected_is_made_again_though_it_is_fresh(
     site.version = 2
     batch = site.done(what, **selector, concurrency=1)
     found = by_url(batch)
-    # What was renewed with a page that is made of it is not found any more once it is published.
+    # When published, a value that was renewed together with a page made from it is not found any more.
     assert renewed - {*found} <= ({CALL} if what == "publish" else set())
     assert counts(batch) == (len(found), len(found), 0, 0)
     assert {url: outcome[1:2] + outcome[3:] for url, outcome in found.items()} == {
@@ -138,7 +138,7 @@ def test_what_may_not_be_stored_any_more_is_dropped_and_the_reason_told(make_app
 
 
 def test_an_answer_that_is_none_of_the_views_changes_nothing(site: Site) -> None:
-    """A hook that wants everybody to log in must not put off the pages of visitors, nor those of another app in the store."""
+    """A hook that sends everybody to the login must make no page back off, be it of this app or of another one in the store."""
     site.fill("/news/1")
     site.app.before_request_funcs.setdefault(None, []).append(lambda: redirect("/login"))
     batch = site.done("refresh", url="/news/1")
@@ -170,7 +170,7 @@ def test_another_apps_entries_are_left_alone(site: Site, directory: Path) -> Non
 
 
 def test_a_page_within_a_page_is_found_within_it(site: Site) -> None:
-    """Its request is the one for the page around it, which is fresh and may not stand in its way."""
+    """The inner page is renewed by a request for the outer one, whose fresh copy must not answer this request."""
     site.fill("/outer")
     inner = next(each.entry for each in site.engine.store.walk() if ".inner as outer" in each.entry.key)
     site.version = 2
@@ -179,7 +179,7 @@ def test_a_page_within_a_page_is_found_within_it(site: Site) -> None:
     renewed = site.engine.answer_writer.load(inner.key).entry
     assert renewed is not None
     assert renewed.body == b"version 2"
-    # The outer one's own refresh is served the inner one, which is fresh; the inner one's needs the outer view to get there.
+    # The outer page's refresh gets the fresh copy of the inner page. The inner page's refresh has to run the outer view too.
     assert site.runs == {"outer": 2, "inner": 1}
 
 

@@ -30,8 +30,8 @@ from support.warm_site import HERE
 class Worker:
     """Runs warming requests in another app, like a worker.
 
-    :ivar said: what it says; ``None``: it is lost.
-    :ivar before: called with the address before a request is sent, and ``after`` when it was.
+    :ivar said: what ``warm`` returns once the request has run; ``None`` stands for a worker that is lost.
+    :ivar before: called with the address before the request runs, and ``after`` once it has run.
     """
 
     lost_at = -math.inf
@@ -70,7 +70,7 @@ class Worker:
 
 
 class Site:
-    """A web process and its worker: two apps that share a directory, and count what each has made."""
+    """A web process and its worker: two apps that share a directory. ``made`` records which of them has made each page."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.directory = directory

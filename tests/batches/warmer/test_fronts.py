@@ -67,7 +67,7 @@ def test_most_visitors_decide(directory: Path) -> None:
 
 
 def test_a_field_that_is_not_in_the_key_can_not_be_learned(directory: Path) -> None:
-    """Flask sees the URL without it: the request is sent to the public URL."""
+    """Then a request is sent to the public URL, and Flask sees that URL although the field is missing."""
     shop = Shop(directory, WAYS["ReverseProxied"], VIEW, STALECACHE_BASE_URL="https://app:8000/shop")
     assert shop.visit("/page/9").word == "MISS"
     shop.do("warm", "/shop/page/1")

@@ -27,7 +27,7 @@ def index(*urls: str) -> bytes:
 
 @pytest.fixture
 def serve(site: Site) -> dict[str, bytes]:
-    """What the app has as sitemaps, by their paths."""
+    """The sitemaps that the app serves below ``/sitemaps/``, by their names."""
     files: dict[str, bytes] = {}
 
     @site.app.get("/sitemaps/<name>")
@@ -73,7 +73,7 @@ def test_a_sitemap_of_the_app_is_followed(site: Site, serve: dict[str, bytes], p
         (gzip.compress(b"", mtime=0)[:12] + b"\xff\xff", ""),
         (b"\x1f\x8b but not packed", "compression method"),
     ],
-    # By name, since packed bytes hold the time.
+    # Given explicitly: the packed bytes contain the current time, so ids made from them would change.
     ids=[
         "nothing",
         "HTML",

@@ -37,7 +37,7 @@ BASE = {
 def key_of(
     *, view: str = "shop.prices", vary: Mapping[str, Normaliser | None] = VARY, custom: object = None, **changes: Any
 ) -> str:
-    """The key of the base request with some of its environ changed; ``None`` leaves a name out."""
+    """Return the key of the base request with changes to its environ; ``None`` removes a variable."""
     environ = {**BASE, **changes, "wsgi.url_scheme": changes.get("scheme", BASE["wsgi.url_scheme"])}
     return page_key(view, {name: value for name, value in environ.items() if value is not None}, vary, IGNORED, custom)
 
@@ -107,7 +107,7 @@ SAME: dict[str, dict[str, Any]] = {
     "ignored-semicolon": {"QUERY_STRING": "a=1&ref=1;c=3&b=2"},
     "ignored-in-raw-path": {"QUERY_STRING": "a=1&b=2&ref=1", "RAW_URI": "/eu/prices?a=1&b=2&ref=1"},
     "second-raw-path": {"REQUEST_URI": "/other"},
-    # Some servers don't tell it; where it is as the path is, it says nothing more.
+    # Some servers provide no raw path. One that equals the path adds nothing to the key.
     "no-raw-path": {"RAW_URI": None},
     "raw-path-without-query": {"RAW_URI": "/eu/prices"},
 }
@@ -209,7 +209,7 @@ class Theme(str, Enum):
 
 
 def test_a_variant_counts_by_its_text_whatever_kind_of_string_it_is() -> None:
-    # Equal strings are one entry of a table of quoted keys: with two spellings, the first one in a process would name the page.
+    # Equal strings are one entry in the table of quoted keys. If their quoted texts differed, the first one in a process would win.
     key = key_of(vary={"x-theme": lambda _: Theme.DARK}, HTTP_HOST="of.this.test")
     assert "'x-theme', 'dark'" in key
 
@@ -265,7 +265,7 @@ customs = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3).map(tu
 
 
 def shape(value: object) -> object:
-    """Something that is equal only for values that are equal and of the same types."""
+    """Return an object that is equal for two values only if they are equal and of the same types."""
     return tuple(map(shape, value)) if isinstance(value, tuple) else (type(value).__name__, repr(value))
 
 
@@ -312,13 +312,13 @@ environs = st.fixed_dictionaries(
 
 
 def identity(environ: Mapping[str, str]) -> tuple[object, ...]:
-    """What makes the page that a request asks for, part by part."""
+    """Return all parts of a request that must be in its key."""
     host = environ.get("HTTP_HOST", f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}")
     raw = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").split("?")[0]
     query = [part for part in environ["QUERY_STRING"].split("&") if part.split("=")[0] not in ("ref", "utm_a", "%75tm_a")]
     return (
         host,
-        # One that is as the path is says nothing more, and neither does an empty one.
+        # A raw path that equals the path adds nothing, and neither does an empty one.
         None if raw in ("", environ["SCRIPT_NAME"] + environ["PATH_INFO"]) else raw,
         "&".join(query),
         *(environ[name] for name in ("wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO")),
@@ -387,7 +387,7 @@ def test_a_key_is_ascii_and_its_digest_a_file_name(environ: dict[str, str]) -> N
 
 def test_digests_differ_where_keys_do_and_stay_the_same_over_releases() -> None:
     assert digest("a") != digest("b")
-    # Files on disk are found by it.
+    # The file of an entry has the digest of its key as its name.
     assert digest("a") == "948caa2db61bc4cdb4faf7740cd491f195043914"
 
 

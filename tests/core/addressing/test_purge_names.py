@@ -39,7 +39,7 @@ UTM = NamePatterns(("utm_*", "fbclid"))
 
 
 def environ_of(**changes: Any) -> dict[str, Any]:
-    """Return what a server hands over for ``http://shop.example/news``; a change to ``None`` takes something away."""
+    """Return the environ of a request for ``http://shop.example/news``, with changes; ``None`` removes a variable."""
     environ = {
         "wsgi.url_scheme": "http",
         "HTTP_HOST": "shop.example",
@@ -54,7 +54,7 @@ def environ_of(**changes: Any) -> dict[str, Any]:
 
 
 def asked_for(url: str) -> dict[str, Any]:
-    """Return what a server hands over to whom a browser sends a URL."""
+    """Return the environ of the request that a browser sends for a URL."""
     parts = urlsplit(url)
     path = unquote_to_bytes(quote(parts.path, safe="/%:@!$&'()*+,;=~")).decode("latin-1")
     query = quote(parts.query, safe="/?%:@!$&'()*+,;=~")
@@ -184,7 +184,7 @@ def test_a_full_url_names_the_page_that_a_browser_gets_for_it(url: str) -> None:
         assert url_name(url, NOTHING) in page_names("news", asked_for(url), NOTHING)
 
 
-# What may be in a path after a browser has encoded it; no dot segments, which it takes out, nor slashes at the start.
+# Segments of a path, not yet encoded. None are dot segments, which browsers remove, or empty, so no path begins with two slashes.
 SEGMENTS = st.text(st.characters(exclude_characters="/?#\\\t\n\r", exclude_categories=("Cs",)), min_size=1).filter(
     lambda text: text.strip(".") != ""
 )
@@ -268,7 +268,7 @@ def test_what_is_neither_a_path_nor_a_full_url_is_refused(url: object) -> None:
 
 
 def test_a_page_behind_a_proxy_is_named_as_the_app_sees_it() -> None:
-    """``ProxyFix`` is what tells an app how it is called outside."""
+    """``ProxyFix`` puts the scheme, host and prefix that visitors use into the environ."""
     seen: list[dict[str, Any]] = []
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -293,7 +293,7 @@ def test_a_page_behind_a_proxy_is_named_as_the_app_sees_it() -> None:
 
 
 def selected(**given: Any) -> Selector:
-    """Return what is selected in an app with two endpoints."""
+    """Return the selector of a purge in an app with two endpoints."""
     return Selection(**given).resolve("a purge", Scope(UTM, ("news.show", "news.list")))
 
 
@@ -369,7 +369,7 @@ def test_where_there_are_no_endpoints_none_are_asked_for() -> None:
         ("/news", "path:/news", ["/news", "/news/1", "/news?page=2", "/newsletter"], ["/new", "/"]),
         ("/news?", "path:/news?", ["/news?page=2"], ["/news", "/newsletter"]),
         ("/news?page=", "path:/news?page=", ["/news?page=2"], ["/news?pages=2", "/news"]),
-        # In no page's name; without it, all news would be selected.
+        # No page has an ignored parameter in its name. If the prefix were shortened to match, it would select all news.
         ("/news?utm_source=a", "path:/news?utm_source=a", [], ["/news", "/news?page=2", "/newsletter"]),
         ("/news/#top?a", "path:/news/", ["/news/1"], ["/news"]),
         ("/caf%C3%A9/", "path:/caf\xc3\xa9/", ["/caf%C3%A9/1", "/café/1"], ["/cafe/1"]),

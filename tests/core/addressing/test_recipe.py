@@ -23,7 +23,7 @@ SECRET = "S3CR3T"
 VARY = ("accept-language", "x-theme", "content-type", "host")
 KEY_FIELDS = {"HTTP_HOST", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PORT", "HTTP_X_FORWARDED_PREFIX"}
 VARIED_FIELDS = {"HTTP_ACCEPT_LANGUAGE", "HTTP_X_THEME", "CONTENT_TYPE"}
-#: What a visitor may send beside, or a server set, and that is nobody else's business.
+#: Fields that a visitor may send and variables that a server may set, none of which may get into a recipe.
 PRIVATE = (
     "HTTP_COOKIE", "HTTP_AUTHORIZATION", "HTTP_PROXY_AUTHORIZATION", "HTTP_X_REMOTE_USER", "HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED",
     "HTTP_RANGE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_REFERER", "HTTP_USER_AGENT", "HTTP_ACCEPT", "REMOTE_USER",
@@ -134,7 +134,7 @@ def test_ignored_parameters_are_out_of_the_query_and_of_the_raw_path(environ: di
 
 
 def test_the_url_is_the_one_that_arrived() -> None:
-    """Middleware further in has changed it: the recipe's request will pass it again."""
+    """Middleware has changed the URL since then, and will change that of the recipe's request again."""
     came = {**VISIT, "wsgi.url_scheme": "http", "HTTP_HOST": "127.0.0.1:8000", "SCRIPT_NAME": "", "PATH_INFO": "/eu/prices"}
     recipe = recipe_of({**VISIT, "SCRIPT_NAME": "/eu", "PATH_INFO": "/prices", ARRIVED: url_variables(came)})
     again = recipe.to_environ()

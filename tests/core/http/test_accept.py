@@ -1,4 +1,4 @@
-"""What an answer depends on, of the Accept fields."""
+"""Selectors: what an answer depends on in the Accept fields."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ LANGUAGES = st.lists(
 
 @given(one=LANGUAGES, other=LANGUAGES)
 def test_requests_with_one_value_get_one_answer(one: str, other: str) -> None:
-    """Whatever a page reads of the field: if the selector says that two requests are alike, so is what it has read."""
+    """If a selector has the same value for two requests, the page reads the same from the field of both."""
     first, second = (parse_accept_header(value, LanguageAccept) for value in (one, other))
     if value_of(BY_LANGUAGE, one) == value_of(BY_LANGUAGE, other):
         assert first.best_match(OFFERS, "en") == second.best_match(OFFERS, "en")
@@ -148,7 +148,7 @@ ASKED = (LANGUAGE, OFFERS, "en", "de")
     ("accept", "announced", "changed", "expected"),
     [
         (reads(chosen=(ASKED,)), set(), set(), (BY_LANGUAGE,)),
-        # Vary tells less than what was seen.
+        # Vary names only the field. The observed choice from a list says more.
         (reads(chosen=(ASKED,)), {LANGUAGE}, set(), (BY_LANGUAGE,)),
         (reads(chosen=(ASKED, (LANGUAGE, ("pl", "de"), None, "de"))), set(), set(), (BY_LANGUAGE, Chosen(LANGUAGE, ("pl", "de")))),
         (reads(parsed=(LANGUAGE,)), set(), set(), (Parsed(LANGUAGE),)),

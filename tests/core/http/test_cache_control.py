@@ -1,4 +1,4 @@
-"""What a response says of its storing. Test ids name the rules of http.md."""
+"""What a response says of its storing. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 

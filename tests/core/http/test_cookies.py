@@ -29,7 +29,7 @@ def test_a_field_is_taken_apart(field: str | None, alone: str | None, raw: list[
     assert only_named(field, ["lang"]) == alone
     assert raw_values(field, "lang") == raw
     assert list(values(field, "lang")) == read
-    # What is left says the same, and is left as it is.
+    # The remaining cookies have the same values, and taking them out again changes nothing.
     assert raw_values(alone, "lang") == raw
     assert only_named(alone, ["lang"]) == alone
 

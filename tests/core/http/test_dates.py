@@ -1,4 +1,4 @@
-"""Dates, as a cache must read them. Test ids name the rules of http.md."""
+"""Dates, as a cache must read them. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 

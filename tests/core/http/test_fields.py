@@ -1,4 +1,4 @@
-"""Which fields of a response are stored, and what ``Vary`` names. Test ids name the rules of http.md."""
+"""Which fields of a response are stored, and what ``Vary`` names. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a response may be used, and by whose word. Test ids name the rules of http.md."""
+"""How long a response may be used, and by whose word. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 

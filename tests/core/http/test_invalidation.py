@@ -1,4 +1,4 @@
-"""What an unsafe request makes invalid. Test ids name the rules of http.md."""
+"""What an unsafe request makes invalid. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 

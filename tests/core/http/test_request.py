@@ -1,4 +1,4 @@
-"""What a request allows to be served from the store. Test ids name the rules of http.md."""
+"""What a request allows to be served from the store. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_rule12_no_request_is_too_odd_to_be_read(cache_control: str | None, prag
 
 # -- what it allows ----------------------------------------------------------------------------------------------------
 
-#: Age 10, and so many seconds of freshness left.
+#: Seconds of freshness that an entry of age 10 has left.
 FRESH, STALE = 30.0, -30.0
 
 

@@ -1,4 +1,4 @@
-"""Whether a response may be stored at all. Test ids name the rules of http.md."""
+"""Whether a response may be stored at all. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_a_cookie_of_no_session_may_be_taken_away(lines: tuple[str, ...]) -> Non
 def test_a_cookie_by_which_a_visitor_is_known_stays(name: str) -> None:
     told = Refusal(StoreRefusal.SETS_SESSION, f"the cookie {name!r}")
     assert cookie_refusal(setting("seen=1", f"{name}=abc; Path=/")) == told
-    # Also where it is removed: a copy would log nobody out.
+    # Also where the response deletes the cookie: a hit without that field would log nobody out.
     assert cookie_refusal(setting(f"{name}=; Max-Age=0")) == told
 
 

@@ -1,4 +1,4 @@
-"""Variants: which request fields choose one, and when they are the same. Test ids name the rules of http.md."""
+"""Variants: which request fields choose one, and when they are the same. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ CODINGS = ["gzip", "br", "identity", "unknown"]
 
 
 def acceptable(field: str) -> set[str]:
-    """The codings that a field accepts, by the words of RFC 9110 section 12.5.3."""
+    """Return the codings that a field accepts according to RFC 9110 section 12.5.3."""
     weights = {part.partition(";")[0].strip(): not part.strip().endswith("q=0") for part in field.split(",") if part.strip()}
     others = weights.get("*")
     return {coding for coding in [*CODINGS, "other"] if weights.get(coding, others if others is not None else coding == "identity")}

@@ -252,7 +252,7 @@ def test_the_body_is_stored_as_it_is() -> None:
 
 
 def test_that_a_soft_purge_ended_it_is_stored() -> None:
-    """Another host may fetch the entry after it has applied the purge."""
+    """Another host may fetch the entry after that host has applied the purge."""
     entry = make_entry()
     ended = entry.softly_purged(NOON + 1)
     assert b"ended" not in encode(entry)
@@ -341,7 +341,7 @@ def test_an_answer_that_was_old_when_it_came_is_from_the_future_by_when_it_came(
 
 
 def test_an_entry_from_the_future_never_wins_against_a_new_one() -> None:
-    """Its call began before the clock was set ahead."""
+    """The call of the entry from the future began before the clock was set ahead, and ended after that."""
     assert make_entry(started=NOON).outdates(make_entry(started=NOON + 1, answered=NOON + 3600), NOON + 5)
 
 

@@ -147,10 +147,10 @@ def test_names_are_the_same_after_a_trip_through_data(names: RequestInputs) -> N
         (("a",), {}, {"b"}, ()),
         (("a",), {"HTTP_COOKIE": "session=x"}, {"b"}, ()),
         (("a",), {"HTTP_COOKIE": "session=x"}, {"a"}, ("a",)),
-        # A hook may have put it there.
+        # Without a cookie, a hook may have put the key into the session.
         (("a",), {}, {"a"}, ("a",)),
         (("a", "b", "c"), {"HTTP_COOKIE": "session=x"}, {"c", "a"}, ("a", "c")),
-        # Nobody can tell: whoever has a cookie may have a session with it.
+        # It is unknown what the session holds: any cookie may be that of a session with these keys.
         (("a", "b"), {"HTTP_COOKIE": "theme=dark"}, None, ("a", "b")),
         (("a", "b"), {}, None, ()),
     ],

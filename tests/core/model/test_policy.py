@@ -21,7 +21,7 @@ from flask_stalecache.core.model.query import NamePatterns
 
 DURATIONS = ("max_age", "stale_while_revalidate", "stale_if_error", "lock_timeout", "wait", "refresh_ahead")
 FAILURES = (500, 502, 503, 504)
-#: What `cached` accepts is what `Policy` accepts: both are asked.
+#: `cached` must accept and refuse the same values as `Policy`.
 MAKERS = [pytest.param(Policy, id="Policy"), pytest.param(StaleCache().cached, id="cached")]
 
 
@@ -449,7 +449,7 @@ def test_any_text_is_a_pattern_that_matches_itself_if_it_has_no_signs(items: lis
 
 @given(st.text("ab_%+=&;19fFcC3A\xc3\xa9", max_size=20))
 def test_every_parameter_that_a_view_can_see_is_known_by_the_same_name(query: str) -> None:
-    # A view that reads an ignored parameter is told by this name: under another, its page would be shared.
+    # A read of an ignored parameter is recognised by this name. Under another one it would be missed, and the page be shared.
     try:
         query.encode("latin-1").decode()
     except UnicodeDecodeError:

@@ -45,7 +45,7 @@ SIZE = 10
         ("GET", {"range": "bytes=10-", "if-range": '"b"'}, 200, Extent.FULL, ""),
         ("GET", {"range": "bytes=2-4", "if-range": MODIFIED}, 200, Extent.PARTIAL, "bytes 2-4/10"),
         ("GET", {"if-range": '"a"'}, 200, Extent.FULL, ""),
-        # A client appends a range to what it has.
+        # With If-Match: a client appends the range to the part that it has.
         ("GET", {"range": "bytes=2-4", "if-match": '"b", "a"'}, 200, Extent.PARTIAL, "bytes 2-4/10"),
         ("GET", {"range": "bytes=2-4", "if-match": "*"}, 200, Extent.PARTIAL, "bytes 2-4/10"),
         ("GET", {"range": "bytes=2-4", "if-match": '"b"'}, 200, Extent.FULL, ""),
@@ -81,7 +81,7 @@ def test_nothing_is_cut_where_the_app_refuses_ranges() -> None:
 
 @pytest.mark.parametrize(("headers", "stored"), [(HEADERS, True), (HEADERS[:1], False), ([("Date", LATER)], False)])
 def test_the_date_of_what_has_just_been_made_confirms_nothing(headers: list[tuple[str, str]], stored: bool) -> None:
-    """The page may have changed within the second in which the client got its own."""
+    """The page may have changed since the client got its copy, within the same second."""
     asked = {"if-modified-since": LATER}
     assert select("GET", asked.get, 200, headers, 784198177.0, SIZE).extent is Extent.NOT_MODIFIED
     extent = select_of_new("GET", asked.get, 200, headers, 784198177.0, SIZE).extent

@@ -1,4 +1,4 @@
-"""A single range of bytes. Test ids name the rules of http.md."""
+"""A single range of bytes. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditional requests, and what confirms a stored response. Test ids name the rules of http.md."""
+"""Conditional requests, and what confirms a stored response. Test ids name the rules of docs/rules.rst."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_rule22_what_told_of_the_older_answer_goes() -> None:
 )
 def test_a_304_must_be_about_the_stored_response(stored: str | None, new: str | None, same: bool) -> None:
     before, came = ([("ETag", tag)] if tag else [] for tag in (stored, new))
-    # A Last-Modified of another second does not keep it from being applied.
+    # A 304 is applied even if its Last-Modified differs from the stored one.
     result = renewed([*before, ("Last-Modified", MODIFIED)], [*came, ("Last-Modified", date(-90))])
     assert (result is not None) is same
     assert result is None or ("Last-Modified", date(-90)) in result

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from flask_stalecache.core.rules.hole_encodings import PROBES, _forms, encode, is_encoding, recognised
 
-#: What would break out of each place.
+#: Results that would break out of their place in the page if they were encoded in a wrong way.
 PAYLOADS = ('</script><script>alert("1")', "'\"><b onload=x>", "\\", "a&b=c#d?e", "é€\u2028", "%3Cb%3E", "a b+c;d", "", "{{ x }}")
 
 

@@ -1,4 +1,4 @@
-"""What the key has of named cookies and values of the session."""
+"""How named cookies and values of the session get into the key."""
 
 from __future__ import annotations
 

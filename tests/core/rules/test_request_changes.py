@@ -88,7 +88,7 @@ def test_a_part_that_differs_is_named(change: dict[str, Any], plain: str, proxie
     ],
 )
 def test_the_script_root_begins_the_path_or_is_the_prefix(root: str, plain: bool, proxied: bool) -> None:
-    """Where the path itself can't be compared, since frameworks change it for their own use."""
+    """The path after it can't be compared, since frameworks change ``PATH_INFO`` for their own use."""
     for given, expected in ((GIVEN, plain), ({**GIVEN, **PROXIED}, proxied)):
         changed = changed_parts(given, {**given, "SCRIPT_NAME": root, "PATH_INFO": "changed"}, IGNORED)
         assert ("script root" not in changed) is expected

@@ -74,11 +74,11 @@ def old(*windows: float, never_stale: bool = False, version: str = "1", deployed
 
 
 def ended(*windows: float, at: float = 20.0, never_stale: bool = False) -> Entry:
-    """An entry that was softly purged so many seconds after noon."""
+    """Return an entry that was softly purged ``at`` seconds after noon."""
     return stored(*(windows or (MAX_AGE, SWR, SIE)), never_stale=never_stale).softly_purged(NOON + at)
 
 
-#: What is called what if somebody else has handed the refresh over.
+#: Expected decisions: the status, whether a refresh is handed over, and the status if another request has done so meanwhile.
 HIT_AHEAD = (CacheStatus.HIT, True, CacheStatus.HIT)
 
 HIT_ONLY = (CacheStatus.HIT, False)
@@ -99,7 +99,7 @@ ENDED, ENDED_NO_SWR, ENDED_NO_STALE = ended(), ended(MAX_AGE, 0.0, SIE), ended(M
 
 ENDED_NEVER_STALE = ended(never_stale=True)
 
-#: Such an entry is not servable stale at all.
+#: Arguments of ``expired`` for an entry that may never be served stale.
 NEVER = {"if_error": False, "if_locked": False}
 
 TERMS: list[Any] = [
@@ -212,7 +212,7 @@ TERMS: list[Any] = [
     ),
     pytest.param(old(version="2.0"), NOTHING, 20.0, False, SECOND, IN_SWR, id="versions are compared as they are written"),
     pytest.param(OLD_NEVER_STALE, NOTHING, 20.0, False, SECOND, expired(OLD_NEVER_STALE, **NEVER), id="older, never stale"),
-    # Its stale windows are what the developer allows, and they begin where freshness ends: now.
+    # Its stale windows decide how it may be served. A window of 0 seconds allows nothing, even before max_age has passed.
     pytest.param(OLD_NO_SWR, NOTHING, 20.0, False, SECOND, expired(OLD_NO_SWR, if_error=True), id="an older version, SWR 0"),
     pytest.param(OLD_NO_SWR, PAUSE, 20.0, False, SECOND, STALE_ONLY, id="an older version, SWR 0, backing off"),
     pytest.param(OLD_NO_STALE, NOTHING, 20.0, False, SECOND, expired(OLD_NO_STALE, **NEVER), id="older, no stale windows"),
@@ -247,7 +247,7 @@ def test_the_table_of_the_terms(
     else:
         assert isinstance(decision, Serve)
         assert decision.entry is entry
-        # What to call it if somebody else has handed over the refresh is asked only if this request would.
+        # The status for a refresh that another request has handed over matters only if this request would hand one over.
         assert tuple(decision[1 : 4 if decision.refresh else 3]) == expected
 
 
@@ -291,7 +291,7 @@ any_terms = st.builds(
     spans | st.just(30.0),
     st.sampled_from(PreferStale),
     wait_for_fresh=st.booleans(),
-    # Whoever reloads, and what only a visitor takes, is in the table.
+    # Reloads, and the stale-if-error of a visitor, are in the table.
     reload=st.just(False),
     if_error=st.just(0.0),
 )
@@ -351,7 +351,7 @@ def test_a_refresh_that_is_handed_over_is_due_to_who_runs_it_and_goes_into_no_pa
     entry, note, now, pending, terms = case
     decision = decide(entry, note, now, terms, pending=pending)
     if isinstance(decision, Serve) and decision.refresh:
-        # It is run on the terms that count whoever asks.
+        # The refresh itself is run on terms without the preference of a visitor.
         assert is_due(entry, now, terms._replace(prefer_stale=PreferStale.NO))
         assert not pending
         assert not note.backing_off(now)

@@ -205,7 +205,7 @@ def test_a_hit_is_fresh_and_what_is_fresh_is_a_hit(case: tuple[Entry, Note, floa
 @given(cases, st.floats(0, 1e6))
 def test_a_clock_that_steps_back_never_makes_a_copy_younger_than_new(case: tuple[Entry, Note, float, bool], back: float) -> None:
     entry, _, _, pending = case
-    # Far ahead, it counts as just stale.
+    # If the clock stepped back far, the copy is from the future, and counts as just stale.
     age = 0.0 if back <= AHEAD else entry.windows.max_age
     assert decide(entry, NOTHING, NOON - back, pending=pending) == decide(entry, NOTHING, NOON + age, pending=pending)
 
@@ -214,6 +214,6 @@ def test_a_clock_that_steps_back_never_makes_a_copy_younger_than_new(case: tuple
 def test_an_older_copy_is_never_served_where_a_younger_one_is_not(case: tuple[Entry, Note, float, bool], older: float) -> None:
     entry, note, age, pending = case
     if isinstance(decide(entry, note, NOON + age, pending=pending), Fetch):
-        # A pause may begin or end with time: it is asked about the same pause.
+        # A pause may begin or end between the two ages, so the later decision is made with the same pause.
         same = PAUSE if note.backing_off(NOON + age) else NOTHING
         assert isinstance(decide(entry, same, NOON + age + older, pending=pending), Fetch)

@@ -16,7 +16,7 @@ REASONS = ("uri-miss", "miss", "stale", "method", "bypass")
 
 
 def parsed(field: str) -> tuple[str, dict[str, Any]]:
-    """The one member of a Cache-Status field: the cache's name and its parameters."""
+    """Return the cache's name and the parameters of a Cache-Status field with one member."""
     members: Any = http_sf.parse(field.encode("ascii"), tltype="list")
     [(name, parameters)] = members
     return str(name), {key: value if isinstance(value, (bool, int)) else str(value) for key, value in parameters.items()}

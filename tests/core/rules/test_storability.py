@@ -155,7 +155,7 @@ def test_an_answer_made_for_who_carries_a_name_is_personal(carried: RequestInput
 def test_what_is_refused_for_who_carries_a_name_says_nothing_of_the_others(
     headers: Iterable[tuple[str, str]], facts: dict[str, Any]
 ) -> None:
-    # A view that says "private" to members: the anonymous visitors behind one must not all run it.
+    # A view may say "private" to members only. The anonymous visitors who wait behind a member must not all run it.
     assert judged(*headers, carried=SESSION, **facts).verdict is Verdict.PERSONAL
 
 

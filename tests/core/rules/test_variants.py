@@ -51,7 +51,10 @@ class Shelf:
         return self.copies.setdefault(key, Copy(None))
 
     def ask(self, environ: dict[str, str], fields: Fields) -> str:
-        """Answer a request: from the store, or by a page that depends on some fields."""
+        """Answer a request from the store, or else by a page that depends on some fields.
+
+        :returns: the serial of the entry; ``live``: the answer was not stored.
+        """
         located = locate(URL, environ, self.look_up, 0.0)
         if (entry := self.look_up(located.key).entry) is not None:
             return entry.serial

@@ -182,7 +182,7 @@ def test_only_refreshes_past_their_deadline_are_overdue(flights: Flights) -> Non
 
 @pytest.mark.soak
 def test_leaders_and_enders_in_many_threads(flights: Flights, soak: Callable[[int, int], int]) -> None:
-    """Whoever leads ends; nobody waits for ever, and no flight is left."""
+    """Each leader ends its flight, no waiter waits forever, and no flight is left."""
     rounds, running, most = soak(2000, 200), [0], [0]
     mutex = threading.Lock()
 

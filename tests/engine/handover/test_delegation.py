@@ -24,11 +24,11 @@ from support.threads import PATIENCE, crowd, results, wait_until
 
 
 class Queue:
-    """A queue of another program.
+    """A task queue of another program.
 
-    :ivar jobs: what it was given.
-    :ivar says: what it answers; an exception is raised.
-    :ivar held: holds whoever asks it.
+    :ivar jobs: the jobs that it has accepted.
+    :ivar says: what ``submit`` returns; an exception is raised instead.
+    :ivar held: ``submit`` waits until this event is set.
     """
 
     def __init__(self, says: object = True) -> None:
@@ -138,7 +138,7 @@ def test_what_is_not_queued_runs_here(
     assert engine.serve(FakeOrigin()).status is HIT
     assert len([record for record in caplog.records if "efresher" in record.getMessage()]) == 1
     assert engine.counters["refreshes_returned"] >= 1
-    # Another process may queue the next one.
+    # The mark is free, so another process may queue the next refresh.
     serial = "" if (entry := engine.store.load("page").entry) is None else entry.serial
     assert engine.store.queue_marks.mark(f"{digest('page')} {serial}", 1) == 0  # type: ignore[attr-defined]
 
@@ -168,7 +168,7 @@ def test_a_queue_that_hangs_delays_no_visitor_and_few_refreshes(
     late, again = page(script=lambda start: storable(start, key="second"), key="second"), page()
     assert engine.serve(FakeOrigin(key="second")).refresh
     engine.runtime.submit(late)
-    # The one that hangs is pending for seconds only.
+    # The refresh that hangs in the queue stays pending for seconds only, so the same page may hand over another one.
     hand_over(engine, again)
     wait_until(lambda: late.calls and again.calls)
     queue.held.set()
@@ -201,7 +201,7 @@ def test_what_nobody_does_within_twice_the_deadline_runs_here(
 def test_one_that_fails_elsewhere_again_and_again_stays_there(
     directory: Path, clock: time_machine.Traveller, monotonic: Callable[[float], None], queue: Queue
 ) -> None:
-    """Its note tells that somebody runs it."""
+    """The failures in its note show that another process runs it."""
     engine, job = stale_engine(directory, clock, REFRESHER=queue, REFRESH_DEADLINE=100), page()
     for _ in range(4):
         hand_over(engine, job)

@@ -34,7 +34,7 @@ def listener(directory: Path) -> Listener:
 
 
 def test_the_end_comes_by_the_connection_that_it_is_awaited_on(directory: Path, listener: Listener) -> None:
-    """A worker that takes the place of another one knows nothing of what that one ran."""
+    """A worker that replaces another one does not know which refreshes its predecessor ran."""
     line = _Line(directory)
     assert line.is_reached("worker")
     assert line.send(packet(ADDRESS), ADDRESS, "worker", expects_end=True)
@@ -44,7 +44,7 @@ def test_the_end_comes_by_the_connection_that_it_is_awaited_on(directory: Path, 
     assert line.end_of(ADDRESS) is None
     assert line.expects_end_of(ADDRESS)
     first.close()
-    # Another thread connects anew, before the one that waits has looked.
+    # Another thread reconnects before the waiting thread has noticed that the first connection is closed.
     assert line.send(packet(OTHER), OTHER, "worker", expects_end=True)
     second = listener.accept()
     assert second is not None
@@ -63,7 +63,7 @@ def test_nobody_is_reached_where_nobody_listens(directory: Path) -> None:
 def test_a_line_that_is_collected_leaves_no_open_socket(
     directory: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if the garbage collector comes to the socket, which is older here, first."""
+    """Also if the garbage collector reaches the socket before the line, as it does here, where the socket is older."""
     held = Directory(directory)
     held.hold()
     older = [worker_link.connect(held.at("worker"))]

@@ -87,7 +87,7 @@ def test_a_killed_refresh_is_done_by_the_next(board: Board, monkeypatch: pytest.
 
 
 def pattern(serial: str, size: int) -> bytes:
-    """Return a body in which every part shows the fill it is of."""
+    """Return a body that repeats a serial, so that every part of it shows which write it is from."""
     return (serial.encode() * (size // len(serial) + 1))[:size]
 
 
@@ -151,7 +151,7 @@ def test_a_kill_at_any_moment_of_a_write_leaves_nothing_torn(
     outcome = team[0].run(kill_writers, board, rounds, 20261121)
     assert outcome == {"broken": 0, "rounds": rounds, "reads": rounds}
     assert is_free(board)
-    # What a killed writer leaves beside is never taken for an entry.
+    # Files that a killed writer has left are never taken for entries.
     assert {path.suffix for path in board.cache.glob("??/*")} <= {"", ".note", ".lock", ".tmp"}
     assert len([path for path in board.cache.glob("??/*") if path.suffix == ""]) == 1
 
@@ -160,7 +160,7 @@ def test_a_kill_at_any_moment_of_a_write_leaves_nothing_torn(
 
 
 def use_all(engine: Engine) -> dict[str, Any]:
-    """Use everything an engine has, with many threads at once; return what came of it, and where."""
+    """Use every part of an engine, from many threads at once. Return the outcomes, such as whether this process has refreshed."""
     outcome: dict[str, Any] = {"hit": (str(engine.serve(FakeOrigin(key="warm")).status))}
     key = f"cold-{os.urandom(8).hex()}"
     cold = FakeOrigin(lambda start: storable(start, key=key), key=key)
@@ -218,7 +218,7 @@ def fork_after_use(board: Board, state: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("state", ["at rest", "locks taken"])
 def test_an_engine_works_in_a_forked_process_and_in_its_parent(team: list[Worker], board: Board, state: str) -> None:
-    """Copies, flights, refreshes, pool: whatever a thread of the parent held at the fork does not hold up the child."""
+    """Locks of copies, flights, refreshes and the pool that a thread of the parent held at the fork do not block the child."""
     assert team[0].run(fork_after_use, board, state) == [GOOD] * 3
 
 
@@ -279,7 +279,7 @@ def test_a_fork_in_the_middle_of_calls_leaves_both_processes_their_own(team: lis
 
 
 def fork_and_outlive(board: Board) -> bool:
-    """Fork while a lock is held, let it go in the parent, and see whether the child, which lives on, keeps it taken."""
+    """Fork while a lock is held. Return whether it is free once the parent has released it, although the child lives on."""
     engine, go_on = make_engine(board.cache), threading.Event()
 
     def script(start: Start) -> Answer:

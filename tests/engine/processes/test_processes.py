@@ -29,7 +29,7 @@ def together(team: list[Worker], function: Callable[..., Any], *args: Any) -> li
 
 
 def visit_at_once(board: Board, windows: tuple[float, float, float]) -> list[tuple[str, bytes, bool, bool]]:
-    """Let some visitors come to this process; whoever calls waits until those of all processes are there."""
+    """Let some visitors come to this process. The origin call waits until the visitors of all processes have asked."""
 
     def script(start: Start) -> Answer:
         board.await_("asked", EVERYBODY)
@@ -45,7 +45,7 @@ def visit_at_once(board: Board, windows: tuple[float, float, float]) -> list[tup
 def test_all_visitors_of_all_processes_cost_one_call(
     team: list[Worker], board: Board, stored: bool, windows: tuple[float, float, float]
 ) -> None:
-    """Whoever waited is served what was stored, in other processes too, and even if it is no longer fresh."""
+    """Waiters are served the stored entry, in other processes too, and even if it is no longer fresh."""
     if stored:
         store_long_ago(board)
     seen = [visitor for answers in together(team, visit_at_once, board, windows) for visitor in answers]
@@ -58,7 +58,7 @@ def test_all_visitors_of_all_processes_cost_one_call(
 
 
 def visit_what_cannot_be_stored(board: Board) -> list[object]:
-    """Let some visitors come: the first call goes on once all are there, all others only if they run at the same time."""
+    """Let some visitors come. The first call ends once all of them have asked, the others only if they all run at the same time."""
 
     def script(_: Start) -> Answer:
         if board.heard("called") == 1:
@@ -92,7 +92,7 @@ def test_nobody_in_any_process_queues_for_what_cannot_be_stored(team: list[Worke
 def visit_and_fail(board: Board) -> list[str]:
     def script(start: Start) -> Answer:
         board.say("in")
-        # One process at a time: nobody comes in while another is there.
+        # One call at a time over all processes: each has ended before the next one begins.
         assert board.heard("in") == board.heard("out") + 1
         if board.heard("in") == 1:
             board.await_("asked", EVERYBODY)
@@ -117,7 +117,7 @@ def test_a_failure_is_shared_in_a_process_and_others_try_one_at_a_time(team: lis
 
 
 def hit_stale(board: Board, answer: Callable[[Start], Answer]) -> list[tuple[str, bool]]:
-    """Visit a stale page and hand over its refresh; the first one waits until those of the other processes gave up."""
+    """Visit a stale page and hand over its refresh. The one that runs waits until the refreshes of the other processes gave up."""
     engine = engine_of(board, REFRESH_BACKOFF=(300, 300))
 
     def script(start: Start) -> Answer:
@@ -152,7 +152,7 @@ def fail_to_refresh(_: Start) -> Answer:
 def test_one_refresh_runs_over_all_processes(
     team: list[Worker], board: Board, answer: Callable[[Start], Answer], after: tuple[str, bytes]
 ) -> None:
-    """One visitor a process hands one over, one of these runs, and what came of it holds for all."""
+    """In each process one visitor hands over a refresh. One of these refreshes runs, and its outcome holds for all processes."""
     store_stale(board)
     seen = together(team, hit_stale, board, answer)
     assert [sorted(answers) for answers in seen] == [[("STALE", True)] + [("UPDATING", False)] * (THREADS - 1)] * PROCESSES
@@ -174,7 +174,7 @@ def write_numbers(board: Board, count: int) -> None:
 
 
 def read_numbers(board: Board, count: int) -> int:
-    """Read as visitors do; fail if what is read is older than what was published before. Return how often memory was enough."""
+    """Read as visitors do, and fail if an entry is older than the number published before. Return the number of hits in memory."""
     store, hits = FileStore(board.cache), 0
     with (board.place / "published").open("rb", buffering=0) as published:
         known = 0

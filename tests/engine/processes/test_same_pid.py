@@ -39,7 +39,10 @@ def forked_alike(function: Callable[[], Any]) -> Any:
 
 
 def forked_as_first(function: Callable[[], Any]) -> Any:
-    """Run a function in a forked child that is the first process of a new PID namespace. This process can start no thread then."""
+    """Run a function in a forked child that is the first process of a new PID namespace.
+
+    Afterwards, the calling process can start no more threads.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWPID):
         raise OSError(ctypes.get_errno(), "unshare")

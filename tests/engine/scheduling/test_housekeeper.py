@@ -29,7 +29,7 @@ from support.threads import PATIENCE, crowd, no_threads, results, wait_until
 
 @dataclass(eq=False)
 class Subject:
-    """Something that is looked after: notes in which thread each round was."""
+    """A subject of the housekeeper. It records the thread of each round."""
 
     action: Callable[[], object] = lambda: None
     rounds: list[threading.Thread] = field(default_factory=list)
@@ -109,7 +109,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again(caplog: pytest.LogCaptur
 def look_after_in_two_processes() -> tuple[int, int, bool]:
     """Fork a process with a housekeeper.
 
-    :return: both ids, as the rounds saw them, and whether a child that does not ask has no rounds.
+    :returns: the process ids of parent and child, from their rounds, and whether a child has no rounds unless it asks for them.
     """
     housekeeper.INTERVAL = 0.005
     pids: list[int] = []
@@ -171,7 +171,7 @@ def load_user() -> None:
 
 
 def define_classes(app: Flask) -> None:
-    """Give an app classes as a factory may define them: they know it."""
+    """Give an app classes as an app factory may define them: they refer to the app."""
 
     class AppResponse(Response):
         default_mimetype = app.config.get("MIMETYPE", "text/html")

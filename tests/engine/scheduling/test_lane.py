@@ -29,7 +29,7 @@ LONG = Work(2.0, 1.0)
 
 
 def stale(directory: Path, clock: time_machine.Traveller, *keys: str, work: Work = LONG, **settings: object) -> Engine:
-    """Return an engine with stale entries that took so much work."""
+    """Return an engine with stale entries whose fills took so much work: by default enough for the lane."""
     engine = make_engine(directory, **settings)
     for key in keys:
         engine.store.write(replace(make_entry(key, b"old", windows=WINDOWS), work=work))
@@ -229,7 +229,7 @@ def test_a_fill_tells_how_much_it_has_computed(directory: Path) -> None:
     other = FakeOrigin(look, key="another")
     other.tally = origin.tally
     engine.serve(other)
-    # Another page of an endpoint known to compute; and the next one, since that one did not.
+    # The other page began as one of an endpoint that computes. Its call did not compute, so the next page begins as usual.
     assert seen == [0.0002]
     assert not origin.tally.computes
 
@@ -237,7 +237,7 @@ def test_a_fill_tells_how_much_it_has_computed(directory: Path) -> None:
 def test_a_refresh_with_a_time_limit_stays_in_its_own_threads(
     directory: Path, clock: time_machine.Traveller, held: threading.Event
 ) -> None:
-    """A caller may wait for it, who would wait for all others in the lane too."""
+    """A caller may wait for it, and in the lane that caller would wait for all other refreshes too."""
     engine, script = stale(directory, clock, "a", "b"), Watched(held)
     for key in ("a", "b"):
         submit(engine, key, script, max_wait=5.0)
@@ -288,7 +288,7 @@ def test_a_turn_is_taken_from_one_that_hangs() -> None:
     turn.give_up(threading.get_ident())
     other = go(turn.take, PATIENCE).result(PATIENCE)
     assert other is not None
-    # It ends after all, which takes the turn from nobody.
+    # The job that hung ends after all. This must not end the other thread's turn.
     turn.leave(lock, PATIENCE)
     assert go(turn.take, 0.0).result() is None
 
@@ -313,7 +313,7 @@ def test_who_waits_for_less_than_a_rest_goes_without() -> None:
 
 
 class Rests(Turn):
-    """Notes the rests that it is given, and takes none."""
+    """A turn that records the rests it is told to take, and takes none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -339,7 +339,7 @@ def test_the_lane_rests_as_long_as_other_threads_were_busy(rests: list[float]) -
 
 
 def test_alone_it_does_not_rest(rests: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    # Threads of other tests may be busy.
+    # Count this thread alone, since threads of other tests may be busy.
     monkeypatch.setattr(time, "process_time", time.thread_time)
     with lane.Lane(None).turn(PATIENCE, rests=True):
         compute(0.05)

@@ -16,7 +16,7 @@ from support.threads import crowd, go, results, wait_until
 
 
 def compute(seconds: float) -> None:
-    """Compute until this thread has had so many seconds of a processor."""
+    """Compute until this thread has used so many seconds of processor time."""
     until = time.thread_time() + seconds
     while time.thread_time() < until:
         sum(range(500))

@@ -61,7 +61,7 @@ def test_jobs_run_once_each_in_threads_of_the_pool() -> None:
 
 
 def test_a_job_does_not_wait_for_the_next_one_if_an_exception_came_as_it_was_queued() -> None:
-    """As from a signal's handler. Either it is not queued, or a thread is called."""
+    """As from a signal handler. Afterwards, either the job is not queued, or a thread has been woken for it."""
     pool, ran, seen = make(1), list[int](), set[tuple[str, int]]()
     assert pool.submit(lambda: ran.append(0))
     assert pool.drain(PATIENCE)
@@ -145,7 +145,7 @@ def test_without_workers_a_job_runs_in_line(caplog: pytest.LogCaptureFixture) ->
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt()], ids=repr)
 def test_a_job_in_line_lets_the_interpreter_be_stopped(error: BaseException) -> None:
-    """It runs in the server's own thread."""
+    """Without threads of the pool, the job runs in the server's own thread."""
 
     def stop() -> None:
         raise error
@@ -193,7 +193,7 @@ def test_drain_says_whether_all_is_done(held: threading.Event) -> None:
 
 
 def test_idle_threads_end_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Not less: if it passes within SimpleQueue.get, before that waits, CPython 3.11 waits without a limit.
+    # Not shorter: if the time passes within SimpleQueue.get before it begins to wait, CPython 3.11 waits without a limit.
     monkeypatch.setattr(module, "IDLE", 0.05)
     pool, threads = make(2), []
     for _ in range(3):
@@ -291,7 +291,7 @@ def test_a_thread_is_given_up_once(held: threading.Event) -> None:
 
 
 def test_stuck_threads_are_replaced_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And as often again once they have come back."""
+    """Once the stuck threads have come back, as many may be replaced again."""
     monkeypatch.setattr(module, "MAX_LOST", 3)
     pool, ran = make(1), list[int]()
     for turn in range(1, 4):
@@ -394,7 +394,7 @@ def use_before_and_after_a_fork(state: str) -> tuple[list[int], bool]:
         assert pool.drain(PATIENCE)
         return ran
 
-    # Another thread is in the middle of something at the moment of the fork.
+    # With ``locks taken``, another thread holds the pool's locks at the moment of the fork.
     with all_taken(locks_in(pool) if state == "locks taken" else []):
         ran = forked(child)
     held.set()
@@ -414,13 +414,13 @@ def test_a_pool_works_in_a_forked_process(state: str) -> None:
 
 
 def submit_at_once_after_a_fork(forks: int) -> list[tuple[int, bool, int]]:
-    """Let several threads of each child be the first; return jobs taken, whether all got done, and jobs run."""
+    """Let several threads of each child submit its first job at once. Return jobs taken, whether all got done, and jobs run."""
     pool = ThreadPool(2, 1000, 0.0)
     pool.submit(lambda: None)
     assert pool.drain(PATIENCE)
 
     def child() -> tuple[int, bool, int]:
-        # Threads change at each step, so that those who come first meet.
+        # Threads switch at each step, so that the first calls overlap.
         sys.setswitchinterval(1e-6)
         ran: list[int] = []
         taken = sum(results(crowd(8, lambda: pool.submit(lambda: ran.append(1)))))

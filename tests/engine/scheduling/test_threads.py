@@ -36,7 +36,7 @@ class _Collected(logging.Handler):
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What is logged, when nothing was said before."""
+    """The lines that are logged, each with whether it has a traceback. The limit of one line a minute starts anew."""
     monkeypatch.setattr(threads, "_complaints", RateLimitedLog())
     handler = _Collected()
     logging.getLogger("flask_stalecache").addHandler(handler)
@@ -92,7 +92,7 @@ def test_visitors_are_served_and_refreshes_run_in_line(
     with no_threads():
         seen = [visit(app, f"/news/{number % 5}").page for number in range(30)]
     assert [word for word, _ in seen[:5]] == ["MISS"] * 5
-    # The first refresh waits for a thread until its deadline: only then is it known that there is none.
+    # The first refresh is queued and waits for a thread, so its page stays UPDATING. The others run in line.
     assert {word for word, _ in seen[5:]} == {"STALE", "UPDATING"}
     assert [text for _, text in seen] == [f"news {number % 5}" for number in range(30)]
     assert len(made) >= 5 + 20
@@ -103,7 +103,7 @@ def test_visitors_are_served_and_refreshes_run_in_line(
 
 def visit_without_threads() -> tuple[set[str], list[str]]:
     """Serve requests in a process whose user may have no more threads."""
-    # All is imported now, since nobody may be unable to read root's Python.
+    # Import everything now: the user ``nobody`` may be unable to read root's Python.
     visit(Flask("warm"), "/")
     become_nobody()
     handler = _Collected()

@@ -1,4 +1,4 @@
-"""A developer's callable is asked, survived, and its errors are logged."""
+"""Calls of a developer's callable: if it raises, the error is logged and a default takes the place of its result."""
 
 from __future__ import annotations
 

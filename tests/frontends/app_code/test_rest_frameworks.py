@@ -154,7 +154,7 @@ def test_an_error_of_a_resource_stays_its_own(make_app: Callable[..., tuple[Flas
 
 
 def test_a_method_is_decorated_once(make_app: Callable[..., tuple[Flask, StaleCache]]) -> None:
-    """``method_decorators`` are applied at each request: one cached view must come of it, however many requests there are."""
+    """flask-restful applies ``method_decorators`` at each request. This must make one cached view, not one for each request."""
     app, cache = make_app()
     app.config["CALLS"] = 0
     add_pages(flask_restful, app, "text", **on_all_methods(cache))

@@ -281,7 +281,7 @@ def test_whatever_is_said_a_members_page_is_theirs(make_app: MakeApp) -> None:
 def test_a_page_that_forbids_storing_for_members_is_stored_for_all_others(
     make_app: MakeApp, clock: time_machine.Traveller, is_member: Callable[[], bool], member: dict[str, str]
 ) -> None:
-    """What is said to a member says nothing of the others: no mark, and their copy stays."""
+    """``no_store`` in a member's page leaves no hit-for-miss mark for other visitors, and the page stored for them stays."""
     app, cache = make_app()
 
     def view() -> str:
@@ -297,7 +297,7 @@ def test_a_page_that_forbids_storing_for_members_is_stored_for_all_others(
 
 
 def test_no_store_does_not_hide_what_was_read(make_app: MakeApp) -> None:
-    """A member's page says it, an anonymous one does not: what kept the first one out is remembered by its name."""
+    """Only Ann's page says ``no_store``. The cookie that it read still counts: members are never given the page of strangers."""
     app, cache = make_app()
 
     def view() -> str:

@@ -122,7 +122,7 @@ BAD_TAGS: list[Any] = [
 def test_a_page_whose_tags_can_not_be_told_is_live_and_not_stored(
     make_app: MakeApp, runs: Runs, caplog: pytest.LogCaptureFixture, tags: Callable[..., Any], said: str
 ) -> None:
-    """It could not be purged by them."""
+    """If the page were stored, it could not be purged by its tags."""
     app, cache = make_app()
     add(app, cache, runs, tags=tags)
     assert [visit(app).page for _ in range(3)] == [("MISS", f"page, run {run}") for run in (1, 2, 3)]

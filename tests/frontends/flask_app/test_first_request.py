@@ -25,7 +25,7 @@ def above(app: Flask, cache: StaleCache) -> None:
     def page() -> str:
         return "page"
 
-    # As a name in a module would.
+    # Keep a reference to the decorated view, as a name in a module would.
     app.extensions["page"] = page
 
 

@@ -107,7 +107,7 @@ def test_the_first_answer_tells_of_a_view_that_a_decorator_hides(site: Flask) ->
 
 
 def test_where_middleware_changes_paths_nothing_is_known(site: Flask) -> None:
-    """A prefix that it takes off, say: the gateway takes /shop/coded for no URL of the app."""
+    """Middleware may strip a prefix, for example: to the gateway, /shop/coded is no URL of the app."""
     endpoints = endpoints_of(site, only_coded=True)
     assert not endpoints.may_store(environ_of("/shop/coded"))
     endpoints.learn(environ_of("/shop/coded"), "coded", 200, STORABLE)

@@ -120,7 +120,7 @@ def test_a_confirmation_for_a_member_changes_nothing_that_is_stored(directory: P
 
 
 def test_members_wait_for_one_answer_at_most(directory: Path) -> None:
-    """The first one's is not for the others: they are called for at once, and a stranger fills the store."""
+    """The first member's answer is not for the others: the app is called for all of them at once. A stranger fills the store."""
     entered, opened = threading.Barrier(6), threading.Event()
     calls: list[str] = []
 
@@ -130,7 +130,7 @@ def test_members_wait_for_one_answer_at_most(directory: Path) -> None:
         if len(calls) == 1:
             assert opened.wait(PATIENCE)
         else:
-            # Broken, unless all of them are here at the same time.
+            # The barrier breaks, unless all other calls are here at the same time.
             entered.wait(PATIENCE)
         start_response("200 OK", [("Cache-Control", "max-age=60")])
         return [b"hello " + who.encode()]

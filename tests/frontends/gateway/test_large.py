@@ -18,7 +18,7 @@ from flask_stalecache import GatewayCache
 from support.servers import serving
 
 MIB = 1024 * 1024
-#: Of bytes that tell where they are from.
+#: Consecutive numbers, so that each part shows from where in the body it was taken.
 BODY = struct.pack(f">{MIB}I", *range(MIB))
 
 
@@ -56,7 +56,7 @@ def ask(client: Client, **options: Any) -> TestResponse:
 
 
 def open_bodies() -> list[str]:
-    """Return the files of this process that hold a body. Threads of housekeeping open and close small ones at any moment."""
+    """Return the open files large enough for a body, since housekeeping threads open and close small ones at any moment."""
     found = []
     for path in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):

@@ -100,7 +100,7 @@ def test_a_stream_is_confirmed_without_being_read(tmp_path: Path, length: tuple[
         ((LENGTH, TAG), {"range": "bytes=0-1", "if_match": '"b"'}, 200, None, BODY),
         ((LENGTH, ("Accept-Ranges", "none")), {"range": "bytes=0-1"}, 200, None, BODY),
         ((LENGTH, ("Content-Encoding", "br")), {"range": "bytes=0-1"}, 206, f"bytes 0-1/{len(BODY)}", BODY[:2]),
-        # It says something else than the size of the whole.
+        # Content-Length does not give the size of the whole.
         ((("Content-Length", "many"),), {"range": "bytes=0-1"}, 200, None, BODY),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_client_that_leaves_within_its_range_closes_the_body(tmp_path: Path) -
 
 
 def test_nobody_waits_for_the_reader_of_a_part(tmp_path: Path) -> None:
-    """It is not going to be the whole, however long it takes."""
+    """The answer to a range never becomes the whole page that others wait for, however long its reader takes."""
     site = Site(tmp_path, ("Cache-Control", "max-age=60"), LENGTH, size=100, lock_timeout=3600)
     body = site.gateway(environ_for(HTTP_RANGE="bytes=50-5000"), lambda *head: print)
     assert next(iter(body)) == BODY[50:100]
@@ -302,7 +302,7 @@ def test_a_confirmation_does_not_tell_that_a_large_file_is_small(able: Able, clo
 
 
 def test_a_page_that_has_become_storable_is_stored(able: Able, clock: time_machine.Traveller) -> None:
-    """What the browsers have, they confirm; their 304s say that there is something to store now."""
+    """Browsers only revalidate the page that they have, but their 304s say that it may be stored now."""
     able.visit("/page", If_None_Match='"a"')
     able.says = "max-age=600"
     for _ in range(4):

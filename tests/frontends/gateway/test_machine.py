@@ -1,7 +1,7 @@
-"""Random visits of two workers with a gateway against a simple model, under a clock that a test moves.
+"""Random visits to two workers with a gateway, checked against a simple model, under a clock that the test moves.
 
-What comes from the store was made for anybody, was allowed to be shown at that time, and was not purged; what the app is asked for
-is what the store does not have.
+An answer from the store was made for anybody, was allowed to be shown at that time, and was not purged. The app is called only for
+answers that the store does not have.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from support.silence import silent_logger
 BASE = 1_800_000_000.0
 PATHS = ("/a", "/b")
 VISITORS = (None, "ann", "bob")
-#: Where a page looks for who is there: in which hook or view, and at what.
+#: How a page looks up its visitor: what the view reads, or where else something is read (a hook before or after it, a stream).
 READS = ("", "cookie", "session", "field", "hook", "after", "stream", "authorization", "cookies")
 
 
@@ -96,10 +96,10 @@ class Page:
 
 @dataclass(frozen=True)
 class Record:
-    """An answer of the app that may have been stored, or have renewed what was.
+    """An answer of the app that may have been stored, or may have renewed the stored one.
 
-    :ivar event: when the app was asked.
-    :ivar is_sure: it was stored.
+    :ivar event: number of the visit, in the order of all events.
+    :ivar is_sure: whether it was stored without doubt.
     """
 
     event: int
@@ -125,7 +125,12 @@ class Call:
 
 @dataclass
 class Model:
-    """What has happened."""
+    """What has happened so far: the model that the answers are checked against.
+
+    :ivar hard: event of the last purge, by path or ``all``.
+    :ivar soft: event and time of the last soft purge, likewise.
+    :ivar failed: event of the last failure of the app, by path.
+    """
 
     events: int = 0
     pages: dict[str, Page] = field(default_factory=lambda: {path: Page(path) for path in PATHS})
@@ -142,14 +147,14 @@ class Model:
         return any(self.hard.get(name, 0) > record.event for name in ("all", record.page.path))
 
     def ended(self, record: Record) -> float | None:
-        """When a soft purge ended its freshness."""
+        """Return when a soft purge ended the freshness of a record, or None."""
         purges = [self.soft.get(name, (0, 0.0)) for name in ("all", record.page.path)]
         times = [at for event, at in purges if event > record.event]
         return min(times, default=None)
 
     def fresh_until(self, record: Record) -> float:
         ended, natural = self.ended(record), record.at + record.page.control.max_age
-        # What was purged by a clock that had stepped back is not older than new either.
+        # A clock that has stepped back may date the purge before the record, which is stale since it was made then.
         return natural if ended is None else max(record.at, min(natural, ended))
 
     def is_fresh(self, record: Record, now: float) -> bool:
@@ -164,7 +169,7 @@ class Model:
         return self.is_fresh(record, now) or stale_for < control.swr or (has_failed and stale_for < control.sie)
 
 
-#: How often what was played, over all examples: to be sure that the machine gets anywhere.
+#: Counts of cache status words and other events over all examples, to be sure that the machine reaches them.
 PLAYED: Counter[str] = Counter()
 
 
@@ -183,7 +188,7 @@ def _session_of(who: str) -> str:
     app.secret_key = "not a secret"
     signer = SecureCookieSessionInterface().get_signing_serializer(app)
     assert signer is not None
-    # They don't last for ever, and none is from the future.
+    # Signed a day before the test begins: recent enough to be valid, and never from the future when the clock steps back.
     with time_machine.travel(BASE - 86400):
         return str(signer.dumps({"user": who}))
 
@@ -227,7 +232,7 @@ VISITS = st.builds(
 
 
 class Visits(RuleBasedStateMachine):
-    """Each rule is a visit, a change of the app, a purge, or some time."""
+    """Each rule is a series of visits, a change of the app, a purge, the restart of a worker, or a step of the clock."""
 
     @initialize()
     def open(self) -> None:
@@ -284,7 +289,7 @@ class Visits(RuleBasedStateMachine):
             if page.how == "raise":
                 raise RuntimeError("the app fails")
             return Response("down", 503)
-        # Two learn later who is there.
+        # Streams and ``after_request`` hooks look up the visitor later.
         asks_here = page.reads not in ("", "hook", "stream", "after")
         who = g.who if page.reads == "hook" else who_is_there(page.reads) if asks_here else None
         content = page.content(who, language)
@@ -312,7 +317,7 @@ class Visits(RuleBasedStateMachine):
 
             return Response(stream_with_context(chunks()), status)
         if page.reads != "after" and page.how == "200" and tag_of(content) in request.if_none_match:
-            # Of a client's own condition nothing is stored.
+            # An answer to the client's own condition is never stored.
             call.answer = "confirmed to a client" if "client" in request.if_none_match else "confirmed"
             return Response(status=304, headers={"ETag": f'"{tag_of(content)}"'})
         response = Response(json.dumps(content), status)
@@ -335,7 +340,7 @@ class Visits(RuleBasedStateMachine):
             self._visit(visit.worker, asked)
 
     def _visit(self, worker: int, asked: Asked) -> None:
-        # Of two answers of the same moment none is the newer one.
+        # No two visits have the same time, since neither of their answers would be the newer one.
         self.clock.shift(0.001)
         model, now = self.model, time.time()
         must_hit = self._must_hit(asked, now)
@@ -343,7 +348,7 @@ class Visits(RuleBasedStateMachine):
         got = self._ask(worker, asked.page.path, asked.method, asked.fields)
         calls = self.calls[before:]
         live = [call for call in calls if not call.is_refresh]
-        # Where the app confirms what then can't be used, it is asked once more.
+        # If the app confirms a copy that then can't be used, it is called once more.
         assert len(live) <= 1 + (len(live) == 2 and live[0].answer == "confirmed")
         assert len(calls) - len(live) <= 1 + (len(calls) - len(live) == 2 and calls[-2].answer == "confirmed")
         assert not (must_hit and live), (asked, got)
@@ -352,7 +357,7 @@ class Visits(RuleBasedStateMachine):
         else:
             self._check_stored(asked, got, now)
         for call in calls:
-            # What is made for one alone, since the copy is not for them, is never stored.
+            # A page made for one visitor alone (BYPASS), since the copy is not for them, is never stored.
             if call.is_refresh or got.word != "BYPASS":
                 self._note(call, asked, event, now)
         PLAYED[got.word] += 1
@@ -374,7 +379,7 @@ class Visits(RuleBasedStateMachine):
         return Got(int(told[0][0][:3]), {name.lower(): value for name, value in told[0][1]}, b"".join(parts))
 
     def _check_answer(self, asked: Asked, got: Got) -> None:
-        """What the app has made for this very visit is what it shows to this visitor."""
+        """Check an answer that the app made for this visit: it shows what this visitor should see."""
         page = asked.page
         if page.fails:
             assert got.status in (500, 503)
@@ -407,11 +412,11 @@ class Visits(RuleBasedStateMachine):
             assert any(self.model.is_fresh(record, now) for record in records)
 
     def _must_hit(self, asked: Asked, now: float) -> bool:
-        """Whether something is stored that this visit must be answered with."""
+        """Whether this visit must be answered from the store, without a call of the app."""
         if "HTTP_AUTHORIZATION" in asked.fields:
             return False
         records = self.model.records[asked.page.path]
-        # One that is not for this visitor may have taken the place of one that would be.
+        # A newer page that is not for this visitor may have replaced one that was.
         newest = next(
             (each for each in reversed(records) if not each.page.varies or each.content["language"] == asked.language), None
         )
@@ -428,7 +433,7 @@ class Visits(RuleBasedStateMachine):
             # It may renew what is stored, or show that it is out of date.
             records[:] = [replace(record, is_sure=False) for record in records]
         is_own = page.reads == "cookies" or (asked.is_known_to(page) and not call.is_refresh)
-        # What is confirmed stays as it was: the cookie is for who asked.
+        # A confirmed page stays as it was: the cookie goes only to the visitor who asked.
         sets_cookie = page.sets_cookie and call.answer != "confirmed"
         may_be = page.control.is_storable and not sets_cookie and page.how != "break" and not is_own
         if "HTTP_AUTHORIZATION" in asked.fields and not call.is_refresh:
@@ -496,7 +501,7 @@ class Visits(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from((3.0, 40.0)))
     def step_back(self, seconds: float) -> None:
-        """What would be fresh again may have been replaced since it was not."""
+        """Step the clock back. A record that is fresh again may have been replaced while it was not, so that none is sure."""
         self.clock.shift(-seconds)
         for records in self.model.records.values():
             records[:] = [replace(record, is_sure=False) for record in records]
@@ -544,7 +549,7 @@ def tag_of(content: dict[str, Any]) -> str:
 @pytest.mark.soak
 @pytest.mark.usefixtures("no_housekeeping")
 def test_two_workers_and_a_simple_model_agree(soak: Callable[[int, int], int], capsys: pytest.CaptureFixture[str]) -> None:
-    """In parts: within a run, hypothesis remembers all that it has drawn, 0.1 MB for each example."""
+    """Run in parts, since hypothesis remembers all that it draws within a run: 0.1 MB for each example."""
     PLAYED.clear()
     parts = soak(4, 1)
     logger = logging.getLogger("flask_stalecache")
@@ -552,7 +557,7 @@ def test_two_workers_and_a_simple_model_agree(soak: Callable[[int, int], int], c
     try:
         for part in range(parts):
             run_state_machine_as_test(  # type: ignore[no-untyped-call]
-                # Without chance in the suite, which is to say the same each time; with it where it is played in full.
+                # Deterministic in the suite, which must give the same result each time; random where it is played in full.
                 Visits,
                 settings=settings(max_examples=soak(160, 20), stateful_step_count=15, derandomize=parts == 1, database=None),
             )
@@ -561,6 +566,6 @@ def test_two_workers_and_a_simple_model_agree(soak: Callable[[int, int], int], c
                     print(f"\n{part + 1} of {parts} parts", end="", flush=True)
     finally:
         logger.disabled = False
-    # What a few examples may not come to, many must.
+    # A few examples may not reach all of these; many must.
     wanted = ("HIT", "MISS", "BYPASS", "purged", "EXPIRED", "STALE", "REVALIDATED", "UPDATING", "broken")[: soak(9, 4)]
     assert all(PLAYED[what] for what in wanted), PLAYED

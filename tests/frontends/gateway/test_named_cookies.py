@@ -195,7 +195,7 @@ def test_the_app_is_asked_again_after_a_minute(directory: Path, clock: time_mach
     for visitor in (ANN, BOB, ANN):
         ask(gateway, **visitor)
     assert calls == ["lang=de", ANN["HTTP_COOKIE"], BOB["HTTP_COOKIE"], ANN["HTTP_COOKIE"]]
-    # Then two calls again, and one from then on.
+    # After a minute, the first visitor makes two calls again, and each later one makes one.
     clock.shift(60)
     calls.clear()
     for visitor in (BOB, ANN):
@@ -208,7 +208,7 @@ def test_the_app_is_asked_again_after_a_minute(directory: Path, clock: time_mach
 
 
 def test_no_visitor_keeps_the_pages_of_others_out_of_the_store(directory: Path) -> None:
-    """By a request whose answer is not stored for a reason of its own."""
+    """Requests whose answers are not stored for another reason (HEAD, Authorization, a 403) say nothing about other visitors."""
 
     def answer(environ: Mapping[str, Any], start_response: Any) -> list[bytes]:
         is_bot = environ.get("HTTP_USER_AGENT") == "bot"

@@ -1,4 +1,4 @@
-"""A form that leads to a page by a redirect: the page goes, and is made anew behind the redirect, so that others need not wait."""
+"""A form whose answer redirects to a page: the page is dropped, and made anew behind the redirect, so that others need not wait."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ GERMAN, FRENCH = {"Accept-Language": "de"}, {"Accept-Language": "fr"}
 
 
 class Forum:
-    """A forum in one thread, behind a gateway.
+    """A forum that shows all posts in one list, behind a gateway.
 
     :ivar posts: what visitors have written.
-    :ivar made: how often the list was made, by language.
+    :ivar made: the language of the list, once for each time that it was made.
     """
 
     def __init__(self, directory: Path, workers: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The rules of http.md at the gateway, over real sockets with a real app behind: see :mod:`gateway_table`.
+"""The rules of docs/rules.rst at the gateway, over real sockets with a real app behind: see ``support.gateway.table``.
 
 Covers ``frontends.gateway.backend``, ``frontends.gateway.deliver``, ``frontends.gateway.judging.entry_builder``,
 ``frontends.gateway.origin``, ``frontends.gateway.fetch``, ``frontends.gateway.judging.response_judge`` and
@@ -32,7 +32,7 @@ CASES = [*STORED, *FRESHNESS, *SERVED]
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with gateways, and an app that answers as a case says."""
     with pytest.MonkeyPatch.context() as patch:
-        # It takes files for left behind: they have the time of the machine, and cases another.
+        # It would take files for left behind: they have the time of the machine, and cases set another clock.
         patch.setattr(Sweeper, "tick", lambda sweeper, stamps: None)
         made = Site(tmp_path_factory.mktemp("gateways"))
         yield made
@@ -205,7 +205,7 @@ def test_rule1_what_is_one_visitors_own_is_given_to_nobody_else(
 
 
 def test_rule16_who_waits_is_given_no_answer_that_each_use_must_confirm(site: Site, clock: time_machine.Traveller) -> None:
-    # RFC 9111 section 4: those for whom the answer can't be used are forwarded. It can be if it was asked for after they had come.
+    # RFC 9111 section 4: requests that can't use the answer are forwarded. They can if the app was called after they had come.
     held = Held(site, "no-cache-collapsed", "Cache-Control: no-cache", 'ETag: "a"')
     first, others = first_and_others(held, clock)
     assert first.body == b"call 1"

@@ -47,7 +47,7 @@ def waiting(engine: Any) -> int:
 
 
 def all_at_once(engine: Any, gate: Gate, visits: list[Callable[[], Any]]) -> list[Any]:
-    """Let one request lead, the others wait for it, and then let all go on."""
+    """Let the first visit lead and the others wait for it, then release the held calls, and return all results."""
     first = go(visits[0])
     wait_until(lambda: gate.calls, "the first call")
     others = [go(each) for each in visits[1:]]

@@ -241,7 +241,7 @@ def test_a_purged_page_says_that_its_freshness_has_ended(directory: Path, clock:
 
 
 def test_who_prefers_stale_and_who_does_not_are_answered_each_their_way(directory: Path, clock: Any) -> None:
-    """Past its window a page is served to one who asks for that, and made anew for the other."""
+    """Past its window a page is served to visitors who prefer stale, and made anew for others."""
     gateway = GatewayCache(bare, dir=directory, prefer_stale_header="X-Rather-Stale")
     fill(gateway, gateway._engine)
     clock.shift(601)

@@ -1,4 +1,4 @@
-"""The arguments of fetch functions: equal ones have one form, and as data they can be made again.
+"""The arguments of fetch functions: equal ones have one form, and they can be rebuilt from data.
 
 Covers ``frontends.memoize.policy``.
 """

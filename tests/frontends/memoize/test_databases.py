@@ -1,4 +1,4 @@
-"""A miss of a fetch function in somebody's request, command or task: their database session goes on as if it were not decorated.
+"""A miss of a fetch function in a request, command or task: the caller's database session goes on as if it were not decorated.
 
 Covers ``frontends.request.caller_context`` with real databases.
 """
@@ -329,7 +329,10 @@ def test_after_a_purge_of_its_own_a_request_stores_what_it_asks_for(make_shop: C
 
 
 def test_what_a_long_context_may_not_store_is_renewed_behind_it(make_shop: Callable[..., DatabaseShop]) -> None:
-    """A shell or a daemon has one context for days: it must not ask anew for ever, once something was purged."""
+    """A shell or a daemon has one app context for days. After a purge elsewhere, the values of its calls are not stored.
+
+    A background refresh stores one instead. Otherwise each request for the value would call the function from then on.
+    """
     shop = make_shop("plain")
     price = price_of(shop)
     change(shop, 1)
@@ -347,7 +350,7 @@ def test_what_a_long_context_may_not_store_is_renewed_behind_it(make_shop: Calla
 
 
 def told_of_changes(shop: DatabaseShop) -> Callable[[], bool]:
-    """What docs/fetch.rst says to write."""
+    """Return ``has_changes()``, written as docs/fetch.rst shows it."""
     kind = type(shop.session())
     shop.session.remove()
 

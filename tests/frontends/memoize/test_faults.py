@@ -1,4 +1,4 @@
-"""Fetch functions whose third party, value or code is at fault: what callers get, how often it is asked, and what is told.
+"""Fetch functions whose third party, value or code is at fault: what callers get, how often it is called, and what is logged.
 
 Covers ``engine.timed_calls`` and ``frontends.memoize.circuit_breaker``.
 """
@@ -77,7 +77,7 @@ def signed_by_another(app: Flask, make_app: MakeApp) -> Flask:
 
 
 def tampered_with(app: Flask, make_app: MakeApp) -> Flask:
-    """Change a bit of what is stored; the file is sound."""
+    """Flip a bit of the stored value. The file around it is sound."""
     store = app.extensions["stalecache"].engine.store
     key = next(iter(app.extensions["stalecache"].calls._bound_functions.values())).key((), {})
     entry = store.load(key).entry
@@ -132,7 +132,7 @@ def test_who_touches_the_request_is_told_also_behind_a_fallback(
 def test_a_caller_is_told_of_the_failure_of_its_own_call_and_not_of_the_back_off(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The back-off is written, and the call is not over yet: the caller looks meanwhile."""
+    """The caller looks while the back-off is already written and the call is not over yet."""
     app, cache = make_app()
     looks: list[int] = []
     wait, write, is_over = timed_calls.wait_a_moment, AnswerWriter.write_flight, threading.Event()
@@ -184,7 +184,7 @@ def test_what_is_no_exception_ends_the_call_and_is_not_tried_over_and_over(make_
 
 
 def waits_or_asks(app: Flask) -> bool:
-    """Whether somebody asks in this process, or waits for who does."""
+    """Whether a call in this process is under way, or waits for one in another process."""
     process = app.extensions["stalecache"].engine.runtime.process
     return bool(process.flights._flights or process.refreshes._pending)
 

@@ -111,7 +111,7 @@ def test_the_failures_of_refreshes_are_forgotten(make_app: MakeApp, fetch: Fetch
 
 @pytest.mark.parametrize("how", PURGES)
 def test_a_call_that_hung_is_forgotten(make_app: MakeApp, fetch: Fetch, monotonic: Callable[[float], None], how: str) -> None:
-    # A back-off that ends by itself, on a slow machine, would begin another call.
+    # A long back-off: on a slow machine, a short one would end by itself, and another call would begin.
     app, cache = make_app(REFRESH_DEADLINE=5, REFRESH_BACKOFF=(300, 300))
     down = Down((app, cache), fetch, times=0, wait=0, fallback="fallback")
     fetch.gate.clear()

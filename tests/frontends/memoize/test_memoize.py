@@ -430,7 +430,7 @@ def test_one_that_is_given_up_counts_as_a_failure_once(
 
 
 def suspended(rates: MemoizedFunction[..., Any]) -> bool:
-    """Whether a function is left alone."""
+    """Whether a function is suspended by its circuit breaker."""
     calls = current_app.extensions["stalecache"].calls
     return calls._bound_function(rates._definition).suspension.is_on()
 

@@ -20,7 +20,7 @@ MakeApp = Callable[..., tuple[Flask, StaleCache]]
 
 
 class Shop:
-    """An app whose page, command and task show what a function returns, and its calls."""
+    """An app whose page and command show what a fetch function returns. ``calls`` records its calls."""
 
     def __init__(self, made: tuple[Flask, StaleCache], wait: float | None) -> None:
         self.app, self.cache = made
@@ -74,7 +74,7 @@ def test_threads_with_an_app_context_share_it_too(shop: Shop) -> None:
 
 
 def celery_of(app: Flask) -> Celery:
-    """Celery as Flask's documentation sets it up: each task in an app context; here it runs where it is asked for."""
+    """Return Celery as Flask's documentation sets it up: each task has an app context. Tasks run in the caller's thread."""
 
     class ContextTask(Task):  # type: ignore[type-arg]
         def __call__(self, *args: object, **kwargs: object) -> object:

@@ -118,7 +118,7 @@ def test_a_stale_part_met_on_the_way_is_renewed_in_line(make_app: MakeApp, fetch
 
     @cache.memoize(max_age=60, stale_while_revalidate=600, jitter=0)
     def sheet(title) -> str:  # type: ignore[no-untyped-def]
-        # Its arguments are not known to who renews a page's values, so that it is met when the page is made.
+        # The argument can't be rebuilt from data, so the value is not refreshed before the page, but while the page is made.
         return f"sheet of {rates('EUR')}"
 
     @app.get("/")
@@ -263,7 +263,7 @@ def test_a_value_that_is_asked_for_after_its_renewal_was_is_there(make_app: Make
         asked.append(rates.refresh("EUR"))
         return rates("EUR")
 
-    # It would wait for what only begins when the response is closed.
+    # With a time limit: the view would hang if it waited for the refresh, which only begins when the response is closed.
     assert go(lambda: app.test_client().get("/").text).result(10) == "EUR-1 1"
     assert cache.drain(30)
     assert asked == [True]

@@ -25,7 +25,7 @@ HOSTS = ("http://a.example", "https://a.example", "http://b.example", "http://a.
 
 
 class Site:
-    """An app with a function that makes links, as memoized and as written."""
+    """An app with a function that makes links: memoized as ``link``, undecorated as ``plain``."""
 
     def __init__(self, made: tuple[Flask, StaleCache], link: Callable[[], str], **more: Any) -> None:
         self.app, self.cache = made
@@ -66,7 +66,7 @@ def full() -> str:
 @pytest.mark.parametrize(
     ("link", "calls"),
     [
-        (relative, 2),  # The mounts.
+        (relative, 2),  # One for each mount.
         (full, 5),
         (lambda: url_for("here", _scheme="https"), 5),
         (lambda: url_for("sub"), 5),
@@ -127,7 +127,7 @@ def test_each_host_is_renewed_behind(make_app: MakeApp, clock: time_machine.Trav
     assert site.cache.drain(PATIENCE)
     assert sorted(site.calls) == sorted(2 * [f"{host}/here" for host in hosts])
     clock.shift(61)
-    # By what is stored alone, as another process renews it.
+    # From the stored data alone, as another process would refresh the values.
     with site.app.app_context():
         assert site.link.refresh()
         assert site.cache.drain(PATIENCE)
@@ -292,7 +292,7 @@ def test_forged_hosts_are_bounded_and_give_way(
         assert site.made(base_url)[0] == f"{base_url}/here"
     assert (calls, len(site.calls)) == (41, 41)
     assert site.stored() == 17
-    # A host that comes late is stored as soon as nobody has asked for the others while they were fresh.
+    # A host that comes late takes the place of a value that is no longer fresh.
     clock.shift(61)
     for _ in range(3):
         assert site.made("http://late.example")[0] == "http://late.example/here"

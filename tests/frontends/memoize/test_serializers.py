@@ -63,7 +63,7 @@ def codec(hint: Any = Any) -> Codec:
 
 
 def back(codec: Codec, value: Any, key: str = "key") -> Any:
-    """Store a value, and read it."""
+    """Encode a value, decode it again, and return it."""
     return codec.decode(*codec.encode(value, key), key)()
 
 
@@ -112,7 +112,7 @@ def test_whatever_json_has_comes_back(value: Any) -> None:
     try:
         got = back(codec(), value)
     except UnstorableValue:
-        # Not every text is one: a lone surrogate has no bytes.
+        # A text with a lone surrogate can't be encoded.
         with pytest.raises(UnicodeEncodeError):
             json.dumps(value, ensure_ascii=False).encode()
     else:
@@ -383,7 +383,7 @@ def test_pickle_needs_a_key() -> None:
 
 
 class Plain:
-    """A serializer of one's own."""
+    """A custom serializer of integers. If ``dumped`` is given, ``dumps`` returns or raises it."""
 
     def __init__(self, dumped: Any = None) -> None:
         self.dumped = dumped

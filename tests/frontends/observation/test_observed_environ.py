@@ -40,7 +40,7 @@ def matched(environ: Mapping[str, Any]) -> object:
     return None
 
 
-#: Reads of a variable by its name, and the value.
+#: Ways to read a variable by its name. Each returns the value.
 BY_NAME: dict[str, Callable[[ObservedEnviron, str], object]] = {
     "[]": lambda environ, name: environ[name],
     "get": lambda environ, name: environ.get(name),

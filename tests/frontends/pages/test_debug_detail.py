@@ -1,4 +1,4 @@
-"""With ``app.debug``, ``Cache-Status`` says more: the key, and why a request was answered as it was. Without, nothing of it.
+"""With ``app.debug``, ``Cache-Status`` also has the key, and why a request was answered as it was. Without it, neither.
 
 Covers ``core.rules.variants``, ``frontends.response.status_headers`` and ``frontends.response.debug_detail``.
 """
@@ -105,10 +105,13 @@ def sets_cookie() -> Response:
 
 
 class Case(NamedTuple):
-    """What happens, what the last visitor sends, and what is said of the answer.
+    """What happens, what the last visitor sends, and the status word and detail of the answer.
 
-    :ivar then: seconds later.
+    :ivar first: what the view does for a first visitor. ``None``: there is no first visitor.
+    :ivar then: seconds until the last visitor comes.
     :ivar view: what the view does from then on.
+    :ivar again: the last visitor comes twice, and the second answer counts.
+    :ivar before: called after the first visit.
     """
 
     id: str
@@ -134,7 +137,7 @@ HANDS_OVER = "this request hands over its refresh"
 
 
 def past(late: str, *more: str) -> str:
-    """What is said of a page that is so long past its freshness."""
+    """Return the detail of a page that has been stale for so long."""
     return "; ".join([f"stale for {late}, since it was fresh for 60 s", *more])
 
 

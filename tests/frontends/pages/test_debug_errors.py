@@ -13,12 +13,12 @@ from flask import Flask
 from flask_stalecache import StaleCache
 
 MakeApp = Callable[..., tuple[Flask, StaleCache]]
-#: How the page is cached, and its windows.
+#: The windows of the page, in seconds.
 MAX_AGE, SWR, SIE = 60, 600, 6000
 
 
 class Site:
-    """A page whose view is edited: it fails as told."""
+    """A page whose view fails while ``mistake`` is set, as one that is being edited."""
 
     def __init__(self, made: tuple[Flask, StaleCache], kind: str, debug: bool = True, **rules: Any) -> None:
         self.app, self.cache = made
@@ -43,7 +43,7 @@ class Site:
         return response
 
     def visit(self, **headers: str) -> str:
-        """Return the page, or the mistake. Its refresh is over then."""
+        """Return the page, or the mistake, after the refresh that the visit may have handed over."""
         try:
             with self.app.test_client().get("/", headers={name.replace("_", "-"): value for name, value in headers.items()}) as got:
                 text = got.text

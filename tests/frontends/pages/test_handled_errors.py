@@ -78,7 +78,7 @@ class Site:
         (self.pages if where == "blueprint" else self.app).register_error_handler(kind, handler)
 
     def visit(self, headers: dict[str, str] | None = None) -> tuple[int, str]:
-        """Return status and text. Its refresh is over then."""
+        """Return status and text, after the refresh that the visit may have handed over."""
         seen = visit(self.app, "/", headers)
         settle(self.app, self.cache)
         return seen.status, seen.text
@@ -88,7 +88,7 @@ def raising(error: Exception) -> Any:
     raise error
 
 
-#: What is registered, what is raised, and the answer: how apps say that a page is no longer there.
+#: How apps say that a page is gone: what the handler is registered for, what the view raises, the handler's answer, and its status.
 WITHDRAWN: dict[str, tuple[Any, Exception, Callable[[Exception], Any], int]] = {
     "a tuple": (PageGone, PageGone(), lambda error: ("gone", 410), 410),
     "404": (PageGone, PageGone(), lambda error: ("gone", 404), 404),

@@ -66,7 +66,7 @@ VISITORS: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def filtered(name: str) -> tuple[int, bytes]:
-    """Run one of a few things under the filter: does it catch what it should, and let pass what it should?"""
+    """Run one of a few actions under the filter, to check that it catches system calls and nothing else."""
     things: dict[str, Callable[[], object]] = {
         "nothing": lambda: None,
         "memory": lambda: bytearray(500_000),
@@ -98,7 +98,7 @@ def hit_by_the_view(directory: Path, visitor: str) -> tuple[int, bytes]:
         view = app.view_functions["show"]
 
         def run() -> None:
-            # Else it would be the same visit.
+            # With this mark, the next call would not count as a visit.
             context.request.environ.pop(ANSWERED, None)
             response = view(page="page")
             # Conditions and ranges are answered where the response leaves the app.
@@ -158,7 +158,7 @@ def hit_by_a_call(directory: Path) -> tuple[int, bytes]:
 
 
 def hit_after_purges_of_others(directory: Path) -> tuple[int, bytes]:
-    """Call the decorated view where before each hit another process has purged something else."""
+    """Call the decorated view. Before each hit, the table changes as if another process had purged something else."""
     app = make_site(directory)
     warm(app, {})
     store: FileStore = app.extensions["stalecache"].engine.store
@@ -170,7 +170,7 @@ def hit_after_purges_of_others(directory: Path) -> tuple[int, bytes]:
         app.test_request_context("/page").push()
 
         def run() -> None:
-            # What of a purge is seen in the table by those whose names are others.
+            # For an entry with other names, a purge changes only its number in the table.
             stamps.raise_seq(stamps.table[SEQ_SLOT] + 2)
             assert app.view_functions["show"](page="page").headers["X-Cache-Status"] == "HIT"
 
@@ -296,7 +296,7 @@ GATEWAY_VISITORS: dict[str, tuple[str, dict[str, Any], int]] = {
 
 
 def gateway_hit(gateway: Any, visitor: str) -> Callable[[], tuple[str, int]]:
-    """Return what asks a gateway once, from the server's call to the close, and returns how that was answered."""
+    """Return a function that sends a gateway one request, up to the close of the body, and returns status word and status."""
     path, options, _ = GATEWAY_VISITORS[visitor]
     builder = EnvironBuilder(Flask("shop"), path, **options)
     environ = builder.get_environ()
@@ -313,7 +313,7 @@ def gateway_hit(gateway: Any, visitor: str) -> Callable[[], tuple[str, int]]:
 
 
 def warm_gateway(gateway: Any, engine: Engine, visitor: str) -> Callable[[], tuple[str, int]]:
-    """Let a visitor's page be stored, and use the pool of refreshes, so that all locks are there."""
+    """Store a visitor's page, use the pool of refreshes, so that all locks exist, and return what :func:`gateway_hit` does."""
     path, options, status = GATEWAY_VISITORS[visitor]
     languages = {name: value for name, value in options.get("headers", {}).items() if name == "Accept-Language"}
     builder = EnvironBuilder(Flask("shop"), path, headers=languages, query_string=options.get("query_string"))
@@ -366,7 +366,7 @@ def test_a_hit_of_the_gateway_takes_no_lock(directory: Path, kind: str, visitor:
 
 # -- few calls --------------------------------------------------------------------------------------------------------
 
-#: Functions of the package that a hit may call at most: what is added to each hit is added on purpose.
+#: How many functions of the package a hit may call at most, so that nobody adds a call to each hit by accident.
 MOST_CALLS = {"view": 49, "gateway": 14}
 
 
@@ -378,6 +378,7 @@ def test_a_hit_calls_few_functions(directory: Path, kind: str, more: dict[str, A
     environ = {**create_environ("/page", "http://localhost/"), **more}
     calls_of_a_hit(app.wsgi_app, environ.copy())
     called = calls_of_a_hit(app.wsgi_app, environ.copy())
+    # With wsgi.input_terminated, a request may have a body that no field announces: its input is wrapped, but not read.
     assert len(called) <= MOST_CALLS[kind] + 3 * len(more), called
     assert "request_body.py:_reader" not in called
 
@@ -386,7 +387,7 @@ def test_a_hit_calls_few_functions(directory: Path, kind: str, more: dict[str, A
 
 
 def test_every_lock_of_an_app_is_found(directory: Path) -> None:
-    """The copies', counters', numbers', flights', refreshes' and the pool's: else the next test would show nothing."""
+    """Those of the copies, counters, numbers, flights, refreshes and the pool. Without them, the next test would prove nothing."""
     app = make_site(directory)
     warm(app, {})
     state = app.extensions["stalecache"]
@@ -432,7 +433,7 @@ def test_a_miss_waits_for_a_lock(directory: Path) -> None:
 
 
 def is_at_a_lock(thread: threading.Thread) -> bool:
-    """Whether a thread is in a function of the package that takes a lock, and stays there."""
+    """Whether a thread stands still in a function of the package, as one that waits for a lock does."""
 
     def where() -> tuple[int, int] | None:
         frame = sys._current_frames().get(thread.ident or 0)

@@ -374,7 +374,7 @@ def test_a_factory_in_the_place_of_the_class_of_g_is_left_alone(directory: Any) 
 
 
 class OwnContext(AppContext):
-    """A context that Python gives no other class."""
+    """A context whose class Python does not let us change, since it has slots of its own."""
 
     __slots__ = ("number",)
 

@@ -19,7 +19,7 @@ from support.threads import PATIENCE, go, results
 
 
 class Input(io.BytesIO):
-    """An input that, like that of granian, loses what is left if all of it is asked for after a part."""
+    """An input that, like granian's, loses the rest of the body if ``read()`` follows a read of a part."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -135,7 +135,7 @@ def test_who_waits_gets_no_page_of_a_body(tmp_path: Path, kind: str) -> None:
     assert reached.wait(PATIENCE)
     assert [seen_of(app, b"").page for _ in range(2)] == [("MISS", "<>"), ("HIT", "<>")]
     more.set()
-    # By then there is a copy, which is for all.
+    # There is a copy by now, which is for all: the request may have been answered from it.
     assert results([evil])[0].text in ("<EVIL>", "<>")
 
 

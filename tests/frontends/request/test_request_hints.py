@@ -46,7 +46,7 @@ hooks = pytest.mark.parametrize("hook", [before_request, url_value_preprocessor,
 
 @pytest.fixture(params=["view", "view in a gateway", "gateway", "rule"])
 def add(request: pytest.FixtureRequest) -> Callable[..., Callable[[], Any]]:
-    """``add(app, cache, hook, hint)``: a page, and a hook that gives a hint; returns a visit."""
+    """``add(app, cache, hook, hint)`` adds a page and a hook that gives the hint, and returns a function that visits the page."""
     kind = request.param
 
     def add(app: Flask, cache: StaleCache, hook: Any, hint: Callable[[], Any]) -> Callable[[], Any]:

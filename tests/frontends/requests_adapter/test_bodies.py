@@ -53,7 +53,7 @@ def test_responses_are_read_as_without_a_cache(kind: str, chunked: bool, stream:
         for name, read in READERS.items():
             url = party.url(f"/{name.replace(' ', '')}")
             if "raw" in name and chunked:
-                # Of chunks urllib3 reads as it pleases.
+                # How much of a chunked body one raw read returns is up to urllib3.
                 read = READERS["raw decoded"]
             expected = read(plain.get(url, stream=stream))
             assert [read(session.get(url, stream=stream)) for _ in range(2)] == [expected] * 2, name

@@ -28,13 +28,13 @@ CODINGS = ["gzip", "br", "zstd", "deflate"]
 
 
 def whole(app: Flask, headers: dict[str, str], path: str = "/") -> Seen:
-    """Return the whole page, as such a visitor gets it."""
+    """Return the whole page, as a visitor with these fields gets it without range and conditions."""
     without = {name: value for name, value in headers.items() if not name.startswith(("Range", "If-"))}
     return visit(app, path, without)
 
 
 def assert_is_part(seen: Seen, page: Seen, asked: str) -> None:
-    """Assert that an answer is the part that was asked for of exactly what others get as a whole."""
+    """Assert that an answer is the requested part of exactly the page that others get as a whole."""
     first, _, last = asked.removeprefix("bytes=").partition("-")
     size = len(page.body)
     part = slice(int(first), int(last) + 1) if last and first else slice(int(first), size) if first else slice(-int(last), size)
@@ -121,7 +121,7 @@ def test_what_is_no_single_range_of_the_page(compressed: Flask, coding: str) -> 
 
 
 def signed(response: Response) -> Response:
-    """Change the body, and tell nobody."""
+    """Change the body, but not the entity tag."""
     response.set_data(response.get_data() + b" signed")
     return response
 

@@ -20,7 +20,7 @@ SHOWN = "{% hole %}<b>{{ session.user }}</b>{% endhole %}"
 
 
 def page(*, name: str = "page.html", values: dict[str, Any] | None = None, **texts: str) -> Build:
-    """Return what sets up an app whose page is a template."""
+    """Return a function that sets up an app whose page is a template."""
 
     def build(app: Flask, cache: StaleCache) -> None:
         templates(app, **texts)

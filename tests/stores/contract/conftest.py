@@ -13,16 +13,17 @@ from flask_stalecache.stores.base import Store
 from support.processes import Worker, workers
 from support.store_contract import KINDS, SERVED, Kind
 
-#: All tests of the kinds that need a server are played under ``make soak``; in ``make test`` these, on hosts of their own.
+#: ``make soak`` plays the tests of all kinds of stores that need a server. ``make test`` plays only these of them, with the kind
+#: ``hosts``.
 ALWAYS = {"test_what_is_begun_after_a_purge_stands", "test_purges_at_once_are_all_effective", "test_a_lock_excludes_threads"}
-#: A damaged file is mended from the server, so it is no miss.
+#: Not played with a server: a damaged file is loaded again from the server, so it is no miss.
 MENDED = {
     "test_a_broken_entry_is_a_miss_counted_and_removed", "test_an_entry_mended_before_it_could_be_removed_stays",
     "test_what_became_sound_in_the_meantime_stays", "test_a_broken_entry_that_is_being_replaced_is_left_to_its_writer",
     "test_no_flipped_bit_of_a_note_is_an_error",
 }  # fmt: skip
-#: Each host has its own files, and looks through these. Joining takes ``purge.lock`` and a purge number. Others ask for a lock
-#: again after a while.
+#: Not played with the kind ``hosts``: each host has its own files and looks only through these. Joining takes ``purge.lock`` and a
+#: purge number. To another host, a lock that was released may seem held for a while.
 OF_ONE_HOST = {
     "test_one_lock_a_key_at_a_time", "test_a_lock_excludes_processes",
     "test_a_purge_before_anything_is_stored_is_no_error_and_hides_nothing_later", "test_a_touch_changes_nothing_that_is_stored",
@@ -86,7 +87,7 @@ def worker() -> Iterator[Worker]:
 
 @pytest.fixture(autouse=True)
 def entries_are_begun_now(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the entries of a test the number of its store: hosts don't share what was begun before one has joined."""
+    """Give the entries of a test the purge number of its store: hosts don't share entries that were begun before they joined."""
     is_about_nothing = request.node.originalname in BEFORE_FIRST_USE
     if "kind" not in request.fixturenames or not hasattr(request.module, "make_entry") or is_about_nothing:
         return

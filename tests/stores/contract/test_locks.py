@@ -144,7 +144,7 @@ def test_no_step_under_the_lock_is_lost(kind: Kind, place: Path, store: Store, s
 
 @pytest.mark.soak
 def test_threads_never_see_a_mixture(kind: Kind, place: Path, soak: Callable[[int, int], int]) -> None:
-    """Readers, writers, removers and a forgetter on a small memory: each copy is its own key's, and whole."""
+    """Threads read, write, remove, and drop all copies, with a small memory: each copy found is whole and of the right key."""
     store, rounds = kind.open(place, memory_size=60_000), soak(150 if kind.name in SERVED else 3000, 150)
     keys, numbers = [f"page-{number}" for number in range(20)], threading.local()
 
@@ -179,7 +179,7 @@ def test_a_lock_leaves_nothing_behind(place: Path, store: Store, other: Store) -
         assert not waiting.acquire()
         lock.release()
         lock.release()
-    # Those of the directory stay.
+    # Only the locks of the directory itself leave their files.
     assert not [path for path in place.rglob("*.lock") if len(path.parent.name) == 2]
 
 

@@ -169,7 +169,7 @@ HISTORIES: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("history", "state"), HISTORIES)
 @pytest.mark.parametrize("looking", [False, True])
 def test_purges_one_after_the_other(kind: Kind, place: Path, history: str, state: str, looking: bool) -> None:
-    """Whoever looks after each, or only at the end, or is new, finds the same."""
+    """Stores that look after each step, stores that look only at the end, and a new store find the same."""
     stores = [kind.open(place), kind.open(place)]
     for step in history.split():
         if step == "fill":
@@ -353,7 +353,7 @@ def test_several_names_are_purged_at_once(store: Store, other: Store, soft: bool
 
 
 def test_a_purge_of_several_names_has_one_number(store: Store) -> None:
-    """What began before it is before all of it: were there two numbers, it could be between them."""
+    """An entry is begun before or after the whole purge. With two numbers, it could be begun between them."""
     numbers = [store.seq()]
     for names in ((NEWS,), (NEWS, SPORT), (NEWS, SPORT, "all")):
         store.purge(*names, soft=False)

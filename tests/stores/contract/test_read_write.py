@@ -238,7 +238,7 @@ def test_copies_stay_within_their_size(kind: Kind, place: Path) -> None:
         store.load(str(number))
     kept = [copy for number in range(200) if (copy := store.lookup(str(number))) is not None]
     assert sum(len(copy.entry.body) for copy in kept if copy.entry is not None) <= limit
-    # What is around a body takes more than one of this size.
+    # The rest of an entry takes more memory than a body of this size.
     assert len(kept) > limit // 2000 // 6
 
 
@@ -307,7 +307,7 @@ class Meddling(Copy):
     def size(self) -> int:
         self.looks += 1
         if self.looks == self.moment:
-            # If dropping has to wait for us, it comes after us.
+            # If the other thread waits for a lock that this thread holds, it drops the copies afterwards.
             wait([go(self.copies.clear)], timeout=0.05)
         return 700
 
@@ -332,7 +332,7 @@ def test_the_size_of_copies_is_that_of_what_is_kept() -> None:
 @pytest.mark.parametrize("moment", [1, 2, 3, 4])
 @pytest.mark.parametrize("held", [0, 1, 14])
 def test_copies_may_be_dropped_while_one_is_taken_in(moment: int, held: int) -> None:
-    """As a tick does that finds another table, and as the first visitors do after a fork."""
+    """A tick that finds another table drops all copies, and so do the first visitors after a fork."""
     copies = Copies(10_000)
     keys = [str(number) for number in range(40)]
     for key in keys[:held]:
@@ -389,7 +389,7 @@ def cut_by(size: int) -> Callable[[bytes], bytes]:
 
 
 def flip(position: float) -> Callable[[bytes], bytes]:
-    """``position``: 0 the first byte, 1 the last."""
+    """Return a damage that flips a bit of the byte at ``position``: 0 is the first byte, 1 the last."""
 
     def damage(data: bytes) -> bytes:
         changed = bytearray(data)

@@ -118,7 +118,7 @@ def a_link_to_a_file(path: Path) -> None:
     path.symlink_to(path.with_name("file"))
 
 
-#: How to make it, and what the complaint says of it.
+#: Directories that can't be used: how to make each, and a pattern that the error message matches.
 UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a file": (a_file, "file"),
     "inside a file": (inside_a_file, "inside a file|Not a directory"),
@@ -131,7 +131,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-#: Only root can give things away; others find somebody else's things ready.
+#: Only root can give a directory to another user; other users take one that belongs to root.
 if ROOT:
     UNUSABLE["somebody else's"] = (somebody_elses, f"user {NOBODY}")
     UNUSABLE["a link of somebody else"] = (a_link_of_somebody_else, f"user {NOBODY}")
@@ -142,7 +142,7 @@ else:
 
 @pytest.fixture
 def nested(tmp_path: Path) -> Path:
-    """Where a cache directory can be put in the wrong way; its parent is there."""
+    """Return a path at which tests make a directory that can't be used. Its parent exists."""
     (tmp_path / "parent").mkdir()
     return tmp_path / "parent" / "cache"
 
@@ -179,7 +179,7 @@ def test_a_volume_that_others_can_write_to_works_by_the_directory_that_the_error
 
 
 def advice_for(volume: Path) -> tuple[str, list[tuple[str, str]]]:
-    """Return what an app of somebody who is not root says of a volume, and what its visitors see in the directory named there."""
+    """Return the error of an app without root's rights for a volume, and its pages with the directory that the error names."""
     with tempfile.TemporaryDirectory() as place:
         visit(make_site(Path(place) / "cache")[0])
     message = refusal_of(volume)
@@ -239,7 +239,7 @@ def open_place() -> Iterator[Path]:
 
 
 def refusal_of(directory: Path) -> str:
-    """Return what an app of somebody who is not root says of a directory, or ""."""
+    """Return the error of an app without root's rights for a directory, or ""."""
     if os.geteuid() == 0:
         become_nobody()
     try:
@@ -250,9 +250,9 @@ def refusal_of(directory: Path) -> str:
 
 
 def pages_of(directory: Path) -> tuple[list[tuple[str, str]], int, list[str]]:
-    """Return what visitors of an app of somebody who is not root see, the count of failures, and the log."""
+    """Return the pages of an app without root's rights, the count of failures, and the log."""
     with tempfile.TemporaryDirectory() as place:
-        # Imports all that is imported late: nobody may be unable to read it.
+        # Imports all that is imported late: the user ``nobody`` may be unable to read it.
         visit(make_site(Path(place) / "cache")[0])
     if os.geteuid() == 0:
         become_nobody()

@@ -244,7 +244,7 @@ def fill(place: Path) -> None:
 
 
 def live_on_a_small_disk(place: Path, size: int) -> dict[str, object]:
-    """Run an app on a full disk, or where no file can be larger than ``size``; return what it came to."""
+    """Run an app on a full disk, or where no file can be larger than ``size``; return what visitors saw and what was left."""
     directory = place / "cache"
     if mounted(place, size):
         app, runs = make_site(directory)

@@ -1,4 +1,4 @@
-"""File systems that are none for a cache directory: on the network, of a host, or without locks.
+"""File systems that are not suitable for a cache directory: on the network, of a host, or without locks.
 
 Covers ``filesystem.mounts``.
 """

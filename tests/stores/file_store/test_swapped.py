@@ -247,7 +247,7 @@ def test_a_directory_that_is_not_held_has_no_files(parent: Path) -> None:
 
 
 def test_a_descriptor_that_was_closed_under_us_is_noticed_and_its_number_left_alone(parent: Path) -> None:
-    """As by a daemon that closes all descriptors; the number is another file's soon."""
+    """A daemon closes all descriptors, for example. The next file that is opened gets the number."""
     store = FileStore(parent / "cache")
     store.write(make_entry("page", b"ours", seq=store.seq()))
     (parent / "cache").chmod(0o700)

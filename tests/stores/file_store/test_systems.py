@@ -17,7 +17,7 @@ from support.file_store import make_site, visit
 from support.store_contract import NOTE
 from support.systems import become_macos
 
-#: The number that macOS gives it.
+#: The value of ``fcntl.F_FULLFSYNC`` on macOS.
 F_FULLFSYNC = 51
 
 

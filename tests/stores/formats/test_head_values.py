@@ -191,7 +191,7 @@ class Site:
         return {stored.name: stored.read_bytes() for stored in self.store.directory.glob("??/*") if len(stored.name) == 40}
 
     def plant(self, name: str, data: bytes) -> None:
-        """Replace a file as another process would that has moved the stamps."""
+        """Replace a file and drop all copies, as if another process had written it and moved the stamps."""
         folder = self.store.directory / name[:2]
         (folder / name).write_bytes(data)
         for note in folder.glob("*.note"):

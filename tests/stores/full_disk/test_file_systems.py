@@ -1,4 +1,4 @@
-"""Real file systems that are full, rewritten or failing: no worker is ended by SIGBUS, and none that starts then.
+"""Real file systems that are full, rewritten or failing: SIGBUS ends no worker, neither a running one nor one that starts then.
 
 ``make soak`` only, as root: the file systems are in files that are mounted.
 """
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.soak
 
 MAKERS = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"], "btrfs": ["mkfs.btrfs", "-q", "-f"]}
 SIZE = 400 * 1024 * 1024
-#: The file system fails from now on, with what is in its log lost.
+#: A call after which the file system fails, and its option to lose what is in the log.
 SHUTDOWN, NO_FLUSH = 0x8004587D, 2
 
 
@@ -50,7 +50,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 def visit_until(directory: Path, stop: Path, told: Path, refused: bool) -> int:
-    """Visit pages, and do what housekeeping does, until told to stop; return the number of good pages, and tell it before."""
+    """Visit pages and do the housekeeping until ``stop`` exists; write the number of good pages to ``told``, and return it."""
     if refused:
         shared_memory.FOLDER = "/nowhere"
     app, _ = make_site(directory)
@@ -66,7 +66,7 @@ def visit_until(directory: Path, stop: Path, told: Path, refused: bool) -> int:
 
 
 def fill(disk: Path) -> None:
-    """Leave no room, not even for a page of a file that is there, where that is copied at each write."""
+    """Leave no room on a disk. A copy-on-write file system can then not even change a block of an existing file."""
     for size in (1024 * 1024, 4096, 1):
         with suppress(OSError), (disk / f"ballast-{size}").open("wb", buffering=0) as file:
             while True:

@@ -76,7 +76,7 @@ def exchanged(directory: Path) -> None:
         try:
             directory.with_name("new").rename(directory)
         except OSError:
-            # A worker made it anew between the two: out of the way with that one too.
+            # A worker has made the directory again between the two renames: move that one away, too.
             continue
         break
     for old in directory.parent.glob("old*"):
@@ -89,7 +89,7 @@ def remove(directory: Path) -> None:
 
 
 def mended(directory: Path) -> None:
-    """Take away what is there in place of a directory."""
+    """Remove a link or file in place of a directory, or close an existing directory to others."""
     if directory.is_symlink() or directory.is_file():
         directory.unlink()
     elif directory.exists():

@@ -59,7 +59,7 @@ def _done(outcome: int) -> None:
 
 
 def _enter_namespace() -> None:
-    """See to it that what is mounted is seen by this process only."""
+    """Enter a namespace, so that only this process sees what it mounts."""
     uid, gid = os.geteuid(), os.getegid()
     _done(_libc.unshare(_CLONE_NEWNS if uid == 0 else _CLONE_NEWNS | _CLONE_NEWUSER))
     if uid:
@@ -80,7 +80,7 @@ class MountedDisk:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        # A file system with a mapped table can't be made read-only, and descriptors lead past a mount over it that is.
+        # A file system with a mapped table can't be made read-only, and open descriptors bypass a read-only mount on top of it.
         self._patched = PatchedDisk(place)
         _done(_libc.mount(b"tmpfs", self._name, b"tmpfs", 0, b"size=%d,mode=0700" % self.SIZE))
 
@@ -104,12 +104,12 @@ class MountedDisk:
 
 
 class PatchedDisk:
-    """What Python sees of one.
+    """A disk whose trouble is patched into the functions of Python.
 
     :param place: where it would be.
     """
 
-    #: What fails on a read-only disk, and which of the arguments are paths.
+    #: Functions that fail on a read-only disk, and how many of their first arguments are paths.
     CHANGES: ClassVar[dict[str, int]] = {
         "mkdir": 1, "rename": 2, "replace": 2, "unlink": 1, "link": 2, "utime": 1, "chmod": 1, "rmdir": 1, "truncate": 1,
     }  # fmt: skip
@@ -160,7 +160,7 @@ class PatchedDisk:
         self.trouble = 0
 
 
-#: What this process may do; found out at the first disk, before it has threads.
+#: Whether this process may mount disks. Tried at the first disk, before the process has threads, since it forks.
 _MAY_MOUNT: list[bool] = []
 
 
@@ -398,7 +398,7 @@ def play(kind: str, place: Path, trouble: str, moment: str) -> str:
 
 
 def live_through(site: Site) -> None:
-    """Nothing can be stored: pages are live, and told of once a minute."""
+    """Nothing can be stored: pages are live, and the log has one line a minute about it."""
     assert [site.page("/cold") for _ in range(2)] == [("MISS", "cold 1"), ("MISS", "cold 2")]
     assert site.failures > 0
     assert site.complaints == 1
@@ -406,7 +406,7 @@ def live_through(site: Site) -> None:
     site.page("/cold")
     assert site.complaints == 2
     crowd(site)
-    # On a full disk what is named can still be removed.
+    # On a full disk, a purge can still remove the entries that it names.
     assert not site.purge() or site.is_full
     assert not list(site.directory.rglob("*.tmp"))
 
@@ -430,7 +430,7 @@ def crowd(site: Site) -> None:
 def recover(site: Site) -> None:
     """The disk is well: everything works again, at once or after the next tick."""
     site.engine.runtime.tick()
-    # What failed with a stale page may still be left alone for a while.
+    # A stale page whose refresh failed may still be backing off.
     site.clock.shift(10**6)
     site.shift += 600
     failures = site.failures
@@ -444,7 +444,7 @@ def recover(site: Site) -> None:
     for _ in range(100):
         site.engine.runtime.tick()
     assert site.failures == failures
-    # Copies in memory, so the table is there, and others see what is written.
+    # The table is there: a write of another store moves the stamp of a copy.
     other = FileStore(site.directory)
     copy = other.load("page")
     other.write(make_entry("page", seq=other.seq()))

@@ -54,7 +54,7 @@ class MountedDisk:
 
 
 class PatchedDisk:
-    """What Python sees of one. The reserve is not as much as is needed."""
+    """A disk whose writes are patched to fail. Removing the reserve does not make enough room on it."""
 
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place, self.is_full, real = place, False, os.write

@@ -26,7 +26,7 @@ def records_in(directory: Path) -> int:
 
 
 def called(store: FileStore) -> Entry:
-    """The entry of a call that begins now: the facts of its beginning are those that the engine notes."""
+    """Return the entry of a call that begins now, with the purge number and the times that the engine notes at its beginning."""
     entry = make_entry(body=OLD, windows=(30 * DAY, 30 * DAY, 0), names=NAMES, seq=store.seq())
     return replace(entry, called=uptime.seconds_up())
 
@@ -77,7 +77,7 @@ def test_a_sweep_that_began_by_a_wrong_clock_drops_none_either(
 def test_a_record_of_a_wrong_clock_goes_after_a_day(
     store: FileStore, directory: Path, clock: time_machine.Traveller, steps: Step, ahead: float
 ) -> None:
-    """Of one that was behind, too: then it is old by the clock on the wall, and stays until it is by that of the machine."""
+    """If the clock was behind, the record is old by the clock on the wall, but stays until it is by that of the machine."""
     steps(ahead)
     store.purge(NEWS, soft=False)
     steps(-ahead)
@@ -113,7 +113,7 @@ def test_later_purges_are_numbered_by_a_clock_that_was_ahead_and_go_after_a_day_
 def test_a_call_that_ran_for_a_day_while_the_clock_stepped_back_is_not_stored(
     store: FileStore, directory: Path, clock: time_machine.Traveller, steps: Step, back: float
 ) -> None:
-    """By the clock on the wall it took no time. What was purged at its beginning is not known any more."""
+    """By the clock on the wall it took no time. The record of the purge after its beginning is gone."""
     before = called(store)
     store.purge(NEWS, soft=False)
     clock.shift(2 * DAY)
@@ -129,7 +129,7 @@ def test_a_call_that_ran_for_a_day_while_the_clock_stepped_back_is_not_stored(
 def test_after_a_restart_of_the_machine_no_call_from_before_is_running(
     store: FileStore, directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its clock begins anew: the record would stay until that is where it was."""
+    """The clock of the machine begins anew: by that alone, the record would stay until the clock is where it was."""
     store.purge(NEWS, soft=False)
     monkeypatch.setattr(uptime, "read_clock", lambda: time.time() - 1_700_000_000)
     monkeypatch.setattr(uptime, "boot_id", lambda: "another start")

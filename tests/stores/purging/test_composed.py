@@ -204,7 +204,7 @@ def test_a_purge_that_was_killed_is_ended_by_who_has_the_lock(site: Site) -> Non
 def test_a_worker_that_starts_in_the_middle_of_a_purge_keeps_nothing_of_it(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str], has_table: bool
 ) -> None:
-    """It can't have the lock, and knows the number of the purge before the table or the records do."""
+    """The worker can't get the lock, and reads the number of the purge before the table or the records have it."""
     if not has_table:
         monkeypatch.setattr(cache_directory, "Stamps", _refuse)
         if step[0] is Stamps:

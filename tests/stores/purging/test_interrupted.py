@@ -39,7 +39,7 @@ from support.threads import PATIENCE
 #: The folders of the modules that are stepped through.
 STORES = tuple(str(Path(module.__file__).parent) for module in (files_module, locks))
 
-#: Functions of the stores, and modules, that change nothing: to be killed in them is to be killed before what comes next.
+#: Functions and modules of the stores that change nothing: a kill in one of them is a kill before the next change.
 READING = frozenset(
     {
         "check", "is_current", "is_whole", "_decoded", "_files", "_missing", "_path", "_read_file", "size_on_disk", "__init__",
@@ -50,14 +50,14 @@ READING = frozenset(
     }
 )  # fmt: skip
 
-#: And functions of which others see nothing before they have returned.
+#: These, and functions whose changes others don't see before they have returned.
 UNSEEN = READING | {"_let_go", "_try", "acquire", "held", "make_directories", "make_directory", "make", "release", "write_file"}
 
 #: And the sweep: what it does is played in tests of its own.
 NOT_OF_PURGES = UNSEEN | {"count", "listed", "sweep.py"}
 
 
-#: Functions in which a temporary file is there.
+#: Functions that run while a temporary file exists.
 WRITING = frozenset({"write_file", "_written_beside"})
 
 
@@ -233,7 +233,7 @@ def test_a_process_killed_in_its_first_use_leaves_a_directory_that_works(
 
 
 def leave_a_temporary_file(directory: Path, deed: Callable[[FileStore], object]) -> list[str]:
-    """Kill a process with a temporary file open that no other has left; return the names of the files."""
+    """Kill a process while it has a temporary file; return the names of the files that it has left."""
     store, step, others = FileStore(directory), 0, set(directory.rglob("*.tmp"))
     while not (left := set(directory.rglob("*.tmp")) - others):
         step += 1
@@ -370,7 +370,7 @@ def test_whatever_comes_between_any_two_steps_the_purge_wins(
 def test_a_table_that_is_lost_between_any_two_steps_hides_no_purge(
     directory: Path, soft: bool, deed: str, soak: Callable[[int, int], int]
 ) -> None:
-    """Who has not noticed it holds older copies until it does, and not longer."""
+    """A process that has not noticed the loss may serve older copies until it does, and no longer."""
     scene, skip = Scene(FileStore(directory), FileStore(directory), soft), unless_soaking(NOT_OF_PURGES, soak) | {"_sweep"}
     deeds: dict[str, Callable[[], object]] = {
         "load": lambda: scene.mine.load("page"),
@@ -421,7 +421,7 @@ def test_a_purge_while_a_process_maps_a_new_table_is_not_missed(
 
     def purge() -> None:
         with suppress(StoreError):
-            # Where the other one is just joining the table, it comes afterwards.
+            # It fails while the other process is joining the table; such a step is not checked.
             scene.other.purge(NEWS, soft=soft)
             purged.append(True)
 

@@ -284,7 +284,7 @@ LAST_DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_without_the_last_number_the_records_tell_it(
     directory: Path, clock: time_machine.Traveller, damage: Callable[[Path], object]
 ) -> None:
-    """Together with the table, and with a clock that stepped back: still no number is given twice, and nothing old comes back."""
+    """The table is lost, too, and the clock has stepped back: still no number is given twice, and nothing old comes back."""
     store = FileStore(directory)
     store.write(begun(store, OLD))
     store.purge(NEWS, soft=False)

@@ -46,7 +46,7 @@ NAMES = ("all", "tag:x", "tag:y", "tag:z")
 
 
 class View:
-    """What one process has of the directory.
+    """The view that one process has of the directory.
 
     :ivar behind: the table was lost, and it has not noticed.
     """
@@ -78,12 +78,12 @@ class Fill:
 
 @dataclass
 class Model:
-    """What is known without looking.
+    """The expected state, derived from the rules that were played.
 
     :ivar hard: the event of the last hard purge of each name.
     :ivar soft: likewise of the last soft one.
     :ivar stored: the fill that was stored last for each key.
-    :ivar loose: keys of which a view may hold an older copy: who wrote had not noticed that the table was lost.
+    :ivar loose: keys of which a view may hold an older copy, because a view was behind when the key was changed.
     """
 
     events: int = 0
@@ -110,7 +110,7 @@ class Model:
         return None if fill is None or self.is_dropped(fill) else fill
 
 
-#: How often what was played, over all examples: to be sure that the machine gets anywhere.
+#: How often each kind of event was played, over all examples: proves that the machine reaches them.
 PLAYED: Counter[str] = Counter()
 
 keys, views, numbers = st.sampled_from(sorted(PAGES)), st.integers(0, 1), st.integers(0, 9)
@@ -153,7 +153,7 @@ class Purging(RuleBasedStateMachine):
 
     @rule(view=views, key=keys)
     def begin(self, view: int, key: str) -> None:
-        """An origin is called, by who has the key's lock."""
+        """An origin is called, if the key's lock is free."""
         mine = self.views[view]
         lock = mine.store.lock(key)
         if not lock.acquire():
@@ -162,7 +162,7 @@ class Purging(RuleBasedStateMachine):
         assert leads
         flight.lock = lock
         start = mine.answer_writer.start(mine.answer_writer.load(key))
-        # With a new table that could not be told of the last purge, what is begun counts as older than all: somebody has the lock.
+        # A new table can't get the last purge while a stopped process has the lock: what is begun then counts as older than all.
         is_older = mine.store._cache_directory.stamps is None
         doubtful = mine.behind or is_older or self._is_half_purged(key)
         fill = Fill(key, self.model.event(), mine, flight, start, doubtful=doubtful)
@@ -182,7 +182,7 @@ class Purging(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(number=numbers)
     def finish(self, number: int) -> None:
-        """It answers, and its answer is stored unless it was purged meanwhile."""
+        """An origin answers, and its answer is stored unless it was purged meanwhile."""
         fill = self.running.pop(number % len(self.running))
         answer = storable(fill.start, fill.start.serial.encode(), key=fill.key, windows=(MAX_AGE, SWR, SIE), names=PAGES[fill.key])
         assert answer.entry is not None
@@ -194,7 +194,7 @@ class Purging(RuleBasedStateMachine):
         fill.view.flights.end(fill.flight)
         assert not (stored and self._must_not_stay(fill))
         if not stored:
-            # Where no purge tells which was begun first.
+            # No purge came between the two, so their times decide which was begun first.
             by_the_clock = before is not None and before.start.seq >= fill.start.seq and before.start.started > fill.start.started
             took_long = time.time() - fill.start.started > LONGEST_RUN
             assert self.model.is_dropped(fill) or fill.doubtful or by_the_clock or took_long
@@ -222,7 +222,7 @@ class Purging(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(number=numbers)
     def die(self, number: int) -> None:
-        """It never answers."""
+        """An origin never answers."""
         fill = self.running.pop(number % len(self.running))
         fill.view.flights.end(fill.flight)
 
@@ -235,7 +235,7 @@ class Purging(RuleBasedStateMachine):
             self.views[view].store.remove(key)
             lock.release()
             self.model.stored.pop(key, None)
-            # Nobody is told that what is gone has gone: its copies stay, where it was removed by somebody who is not heard.
+            # Removing an entry that is gone already moves no stamp: copies stay, if a view with another table has removed it.
             if is_there:
                 self._changed(key, self.views[view])
 
@@ -243,7 +243,7 @@ class Purging(RuleBasedStateMachine):
         return self.directory / digest(key)[:2] / digest(key)
 
     def _changed(self, key: str, by: View) -> None:
-        """Note who was told of a change: those who look at the same table."""
+        """Note a change of a key: only views with the same table see it."""
         if any(view.behind for view in self.views):
             self.model.loose.add(key)
         else:
@@ -336,7 +336,7 @@ class Purging(RuleBasedStateMachine):
         fill = model.fills[entry.serial]
         assert (entry.key, entry.body) == (key, entry.serial.encode())
         assert entry.age(now) >= 0
-        # An hour off when it was answered, and the other way now.
+        # The clock may have been an hour off when it was answered, and an hour off the other way now.
         if self.elapsed - fill.answered_at >= MAX_AGE + 2 * HOUR:
             assert not entry.is_fresh(now)
         if self.elapsed - fill.answered_at >= ALL_WINDOWS + 2 * HOUR:
@@ -379,7 +379,7 @@ class Purging(RuleBasedStateMachine):
     @precondition(lambda self: (self.directory / FILE_NAME).exists())
     @rule(noticed=st.sampled_from([(0,), (1,), (0, 1), (1, 0), ()]))
     def lose_the_table(self, noticed: tuple[int, ...]) -> None:
-        """Who does not notice it soon goes on with what nobody else has."""
+        """A view that does not notice it goes on with a table that no other view has."""
         (self.directory / FILE_NAME).unlink()
         for view in self.views:
             view.behind = True

@@ -126,7 +126,7 @@ def _no_garbage() -> Iterator[None]:
 @pytest.mark.soak
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 def test_every_property_holds_in_every_state(scenario: Scenario, soak: Callable[[int, int], int]) -> None:
-    """``make test`` goes through the nearest ones: what is done wrongly is found among all of them below."""
+    """``make test`` explores only the nearest states; the tests of mistakes below explore all of them."""
     explored = explore(*scenario, frozenset(), soak(10**9, 12_000))
     assert not explored.broken, f"\n{explored}"
     assert explored.states > 1000

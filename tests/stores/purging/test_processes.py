@@ -169,7 +169,7 @@ def tell(response):
     return response
 """
 
-#: For two servers after each other; their ports are in the key otherwise.
+#: For two servers, one after the other: without it, their ports would be in the cache key.
 HOST = {"Host": "shop.example"}
 
 QUERIES = ("tag=news", "endpoint=article", "url=/news/1", "url=http://shop.example/news/1", "all=1")

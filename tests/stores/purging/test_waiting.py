@@ -103,7 +103,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def stopped_at_opening(directory: Path) -> Iterator[int]:
-    """Run with a process that was stopped while it had the file of the table for itself."""
+    """Run with a process that was stopped while it had locked the file of the table exclusively."""
     pid = os.fork()
     if not pid:
         with suppress(BaseException):
@@ -137,7 +137,7 @@ def stopped_at_opening(directory: Path) -> Iterator[int]:
 def test_a_purge_while_another_process_was_stopped_as_it_opened_the_table(
     directory: Path, waits: list[float], soft: bool, how: str
 ) -> None:
-    """Nobody has the table then, so the records say all."""
+    """No process can use the table then, so all look into the records."""
     store = FileStore(directory)
     fill(store)
     fill(store, names=("all", SPORT), key="sport")
@@ -370,7 +370,7 @@ def test_a_line_that_is_being_written_is_none_yet(waiting: WaitingPurges, tmp_pa
     with (tmp_path / "names" / "waiting").open("ab") as file:
         file.write(b'\n{"names": ["tag:')
     assert waiting.read() == [purge_of(7, NEWS)]
-    # Nobody writes it any more.
+    # Nobody goes on writing to a file that was adopted, so half a line counts as a line.
     assert len(waiting.adopt()) == 2
 
 

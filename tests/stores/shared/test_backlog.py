@@ -33,7 +33,7 @@ def test_a_purge_made_alone_reaches_the_others_though_they_have_purged_since(hos
     one, two = hosts
     fill(one, two)
     one.purge_alone(NEWS, soft=soft)
-    # The number of this one is higher than that of the one before.
+    # This purge has a higher number than the one before.
     two.follower.purge((SPORT,), soft=False)
     one.read()
     two.read()

@@ -15,7 +15,7 @@ from support.store_contract import begun
 from support.threads import PATIENCE, crowd, results, wait_until
 
 THREADS, CHILDREN = 5, 4
-#: Answers what it was asked: an answer of somebody else's question shows.
+#: Answers with the question, so that the answer to another thread's or process's question shows.
 ECHO = "return ARGV[1]"
 
 
@@ -62,7 +62,7 @@ def storm(url: str, place: Path, turns: int) -> list[str]:
 def test_a_storm_of_connections_after_forks(server: Server, tmp_path: Path, soak: Callable[[int, int], int]) -> None:
     with workers(1) as (worker,):
         assert worker.run(storm, server.url, tmp_path / "host", soak(300, 10)) == []
-        # Each process has as many as it has threads at most, and one that waits.
+        # Each process has at most one connection for each thread, and one for a command that waits at the server.
         info = server.client().info("clients")
         assert info["connected_clients"] <= (1 + CHILDREN) * (THREADS + 1) + 1
     wait_until(lambda: server.client().info("clients")["connected_clients"] <= 2, "the end of connections")

@@ -65,7 +65,7 @@ def test_a_purge_costs_one_round_trip_and_brings_what_came_before(hosts: list[Ho
     two.link.sent.clear()
     two.follower.purge((SPORT,), soft=False)
     assert len(two.link.sent) == 1
-    # Else a page could be made of what the first one ends, and seem to be newer.
+    # Else a page could be made of a value that the first purge ends, and seem to be newer than that purge.
     assert bodies(two) == [None]
 
 

@@ -63,7 +63,7 @@ def make(server: Server, tmp_path: Path) -> Callable[[str], Host]:
 
 
 def age(server: Server, directories: list[bytes] | None = None) -> None:
-    """Let what was told be of two days ago."""
+    """Change the reports at the server as if hosts had sent them two days earlier."""
     client = server.client()
     for name, raw in client.hgetall(TOLD).items():
         if directories is None or name in directories:

@@ -18,7 +18,8 @@ from support.threads import PATIENCE, wait_until
 pytestmark = pytest.mark.server
 
 FIRST, SECOND = "first edition", "second edition"
-#: Seconds of a lease that is to end soon, and of one that does not end in a test. It is renewed each quarter, by ticks each second.
+#: Seconds of a lease that is to end soon, and of one that does not end in a test. Ticks, one a second, renew a lease after each
+#: quarter of it.
 SHORT, LONG = 3.0, 600.0
 
 Start = Callable[..., list[Worker]]

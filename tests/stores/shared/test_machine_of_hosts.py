@@ -39,7 +39,7 @@ names = st.sampled_from(["all", "tag:x", "tag:y", "tag:z"])
 class Event:
     """One purge.
 
-    :ivar number: when it was.
+    :ivar number: its place in the order of all events.
     """
 
     number: int

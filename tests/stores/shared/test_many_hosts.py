@@ -37,7 +37,7 @@ def clock(tmp_path: Path) -> SharedClock:
 
 @pytest.fixture
 def hosts(crew: list[Worker], server: Server, tmp_path: Path) -> Iterator[Hosts]:
-    """All hosts, with the limits that users have; but a small run does not depend on how busy the machine is."""
+    """All hosts. Under ``make soak`` they have the default timeout; a small run must not depend on how busy the machine is."""
     if IS_SOAK:
         # Only the hosts starve.
         server.come_first()

@@ -216,9 +216,9 @@ def test_an_outage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     outage = OUTAGES[name]
-    # The follower renews this; a busy machine is not to need one.
+    # Seconds for which a failed server is not asked. No follower renews them here, and the default is short for a busy machine.
     monkeypatch.setattr(known_module, "DOWN_FOR", 50.0)
-    # A server that was heard so lately is slow: less than the patience with a server that hangs.
+    # A server that was heard within this time counts as slow: less than the patience with a server that hangs.
     monkeypatch.setattr(known_module, "HEARD_WITHIN", 0.5)
     caplog.set_level(logging.WARNING, "flask_stalecache")
     one, two = (make_site(mortal.url, name, outage.timeout) for name in ("one", "two"))
@@ -241,7 +241,7 @@ def test_an_outage(
         assert site.visit("/old")[0] == "STALE"
         site.settle()
         assert site.visit("/old") == ("HIT", f"old {1 + number}")
-        # One patience a host and outage.
+        # Each host waits for the server once in an outage.
         assert len(site.failed) == 1, site.failed
     said = [record.getMessage() for record in caplog.records]
     assert len([line for line in said if "can't be used" in line and outage.said in line]) == 2, said

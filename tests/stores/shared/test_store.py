@@ -41,7 +41,7 @@ def stores(make_store: MakeStore) -> tuple[RedisStore, RedisStore]:
 
 
 def trips(server: Server, deed: Callable[[], Any]) -> int:
-    """Return how many commands were sent meanwhile."""
+    """Return how many scripts were sent to the server while something was done."""
     client = server.client()
     client.config_resetstat()
     deed()

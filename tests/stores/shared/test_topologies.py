@@ -101,7 +101,7 @@ def use(one: RedisStore, two: RedisStore) -> None:
 
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Iterator[Callable[[Server, int], int]]:
-    """``sentinel(primary, replica's port)`` starts one, and returns its port."""
+    """``sentinel(primary)`` starts a Sentinel for a primary, and returns its port."""
     with ExitStack() as stack:
 
         def start(primary: Server) -> int:
@@ -305,7 +305,7 @@ def test_tls(
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys", "redis"])
 def test_tls_that_fails(scheme: str, tunnel: Tunnel, make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
-    # An unknown authority; or none that is asked for.
+    # The client does not know the authority or, with ``redis``, does not use TLS.
     store = make_store(f"{scheme}://localhost:{tunnel.port}/0", timeout=1)
     for _ in range(3):
         assert store.load("page").entry is None

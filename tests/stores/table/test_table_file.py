@@ -139,7 +139,7 @@ def test_hits_survive_who_rewrites_the_table_in_place(directory: Path, damage: C
     with workers(2) as made:
         made[0].run(_hit_on_mapped, directory, damage)
         shutil.rmtree(directory)
-        # What is lost nobody knows any more, so no copy stands that depends on it.
+        # Stamps that are lost can't be compared, so no copy that depends on them is valid.
         assert made[1].run(_hit_on_read, directory, damage) < (1 if damage is cut else 2000)
 
 

@@ -34,7 +34,7 @@ _FIXED = {
 
 @dataclass(frozen=True)
 class Census:
-    """What there is of everything.
+    """Counts of everything that must not grow during the day.
 
     :ivar files: how many files of each kind are in the directory.
     :ivar disk: bytes that the directory takes on the disk.
@@ -53,7 +53,7 @@ class Census:
     resident: int
 
     def assert_not_grown_since(self, before: Census) -> None:
-        """Compare with what there was earlier. In memory there is always something that Python does."""
+        """Compare with an earlier census. Memory has some slack, because Python itself always allocates something."""
         assert self.open_files <= before.open_files
         assert self.disk - before.disk <= 4 * KIB * max(0, self.files.total() - before.files.total()) + 64 * KIB
         assert {kind: now for kind, now in self.objects.items() if now > before.objects[kind] + 8} == {}
@@ -78,7 +78,7 @@ class Census:
 
 
 def files_in(directory: Path) -> tuple[Counter[str], int]:
-    """Return how many files of each kind there are, and what they take."""
+    """Return how many files of each kind are in the directory, and how many bytes it takes on the disk."""
     files: Counter[str] = Counter()
     disk = 0
     for folder, _, names in os.walk(directory):

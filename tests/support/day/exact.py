@@ -1,4 +1,4 @@
-"""A day of a site: what is taken out of the package, since no model can know it."""
+"""A day of a site: replaces what no model can predict in the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from support.day.terms import HALF
 
 
 def make_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take out random numbers, how much a sweep does at a time, when it does, and who shares a slot."""
+    """Make the package predictable.
+
+    Random numbers are constant, a sweep is done in one go and only when the day asks for it, and no two digests share a slot.
+    """
     monkeypatch.setattr(random, "random", lambda: HALF)
     monkeypatch.setattr(sweep, "BUDGET", math.inf)
     # Shorter waits in real time.

@@ -41,10 +41,10 @@ PURGES = (
 
 
 class Kept(NamedTuple):
-    """An entry in one place.
+    """An entry on one host or on the server.
 
-    :ivar seq: the last purge that whoever made it had heard.
-    :ivar started: when it was begun.
+    :ivar seq: the last purge that the host had applied when it made the entry.
+    :ivar started: when the origin was called for it.
     """
 
     stored: Stored
@@ -69,11 +69,11 @@ class Said(NamedTuple):
 
 @dataclass
 class View:
-    """What one host has.
+    """What one host, or the server, has.
 
     :ivar applied: the last purge that it has applied.
-    :ivar unknown: pages of which the server may have another copy.
-    :ivar is_connected: it can reach the server.
+    :ivar unknown: paths of pages of which the server may have another copy.
+    :ivar is_connected: whether the host can reach the server.
     """
 
     entries: dict[str, Kept] = field(default_factory=dict)
@@ -84,13 +84,13 @@ class View:
 
 
 class HostsModel:
-    """What visitors of each host should see, one at a time: each has its copies, and all have what the server has."""
+    """What visitors of each host should see, one visitor at a time. Each host has its copies, and all share those of the server."""
 
     def __init__(self, script: Script, count: int) -> None:
         self.base = Model(script)
         self.hosts = [View() for _ in range(count)]
         self.server = View()
-        #: When pages were removed from all hosts.
+        #: When pages were removed from the server, by path.
         self.gone: dict[str, float] = {}
         self.said: list[Said] = []
         self._names: dict[str, frozenset[str]] = {}
@@ -98,7 +98,7 @@ class HostsModel:
     # -- a visit -------------------------------------------------------------------------------------------------
 
     def visit(self, number: int, page: Page, release: Release, now: float) -> Expected:
-        """Say how a visitor of a host is answered, and do what their visit does."""
+        """Return how a visitor of a host must be answered, and change the model as the visit does."""
         host, path, base = self.hosts[number], page.path, self.base
         self._names[path] = page.names
         if host.is_connected:
@@ -167,7 +167,7 @@ class HostsModel:
     # -- purges --------------------------------------------------------------------------------------------------
 
     def purge(self, number: int, name: str, now: float, *, soft: bool) -> None:
-        """Purge on a host that is connected; the others hear of it later."""
+        """Purge on a connected host. The other hosts apply the purge at their next visit while connected."""
         self.said.append(Said(len(self.said) + 1, name, soft, now))
         self._hear(self.server)
         self._hear(self.hosts[number])
@@ -194,9 +194,9 @@ class HostsModel:
 
 @dataclass(frozen=True)
 class Host:
-    """The app on one host, whose log is read when the day says so.
+    """The app on one host. It reads the server's log only when :meth:`hear` is called.
 
-    :ivar is_cut: called with whether it can't reach the server from now on.
+    :ivar cut: called with whether the host can't reach the server from now on.
     """
 
     app: Flask
@@ -341,5 +341,5 @@ class HostsDay:
 
     @property
     def words(self) -> Counter[str]:
-        """How visitors were answered."""
+        """How many visitors were answered with which ``X-Cache-Status``."""
         return self.model.base.words

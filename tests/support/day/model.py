@@ -9,7 +9,7 @@ from typing import NamedTuple
 from support.day.site import ARCHIVE, STATUSES, Outcome, Page, Script
 from support.day.terms import FIRST_PAUSE, HALF, INACTIVE, LONGEST_PAUSE
 
-#: Seconds for which a page that can't be stored is not queued for.
+#: Seconds of a hit-for-miss: for so long, visitors of a page that can't be stored do not wait for each other.
 UNSTORABLE_FOR = 10
 
 
@@ -18,8 +18,8 @@ class Stored:
     """What is stored of a page.
 
     :ivar run: the run of the view that made it.
-    :ivar fresh_for: seconds of freshness left by jitter, the view's own word and soft purges.
-    :ivar ended: a soft purge has ended it.
+    :ivar fresh_for: seconds of freshness, shortened by jitter, by the view itself and by soft purges.
+    :ivar ended: whether a soft purge has ended its freshness.
     :ivar deployed: when the app was deployed that stored it.
     :ivar wanted_until: until when it is in one of the windows that it was stored with.
     :ivar used_at: when it was used last, as far as the sweep knows.
@@ -38,7 +38,7 @@ class Stored:
 
 @dataclass(slots=True)
 class Failures:
-    """What is known beside the entry: failures in a row, and when to try again; or until when nobody queues."""
+    """The note of a page: failures in a row and when to try again, or the end of a hit-for-miss."""
 
     used_at: float
     count: int = 0
@@ -63,11 +63,11 @@ class Release:
 
 
 class Model:
-    """What visitors should see: the table in section 4 of the design, one line a row, for one visitor at a time.
+    """What visitors should see, one visitor at a time, by the table in ``flask_stalecache/core/rules/serving.py``.
 
-    :ivar stored: what is stored, by path.
-    :ivar failures: what is known beside that.
-    :ivar runs: how often each page was made.
+    :ivar stored: stored pages, by path.
+    :ivar failures: notes of pages, by path.
+    :ivar runs: how often the view of each page ran.
     :ivar purged: the names that were purged.
     """
 
@@ -86,7 +86,7 @@ class Model:
     # -- a visit -------------------------------------------------------------------------------------------------
 
     def visit(self, page: Page, release: Release, now: float, *, prefers: bool) -> Expected:
-        """Say how a visitor is answered, and do what their visit does."""
+        """Return how a visitor must be answered, and change the model as the visit does."""
         expected = self._answer(page, release, now, prefers or page.kind is ARCHIVE)
         self.words[expected.word] += 1
         return expected
@@ -134,20 +134,20 @@ class Model:
     def _fetch(self, word: str, page: Page, release: Release, now: float, stand_in: Stored | None) -> Expected:
         failures = self.failures.get(page.path)
         if failures is not None and now >= failures.unqueued_until:
-            # It is looked up before its call: that is a use.
+            # The page is looked up before the call, which counts as a use.
             self._used.add(page.path)
         outcome = self._run(page, release, now)
         if outcome is not Outcome.DOWN:
             return Expected(word, STATUSES[outcome], self.runs[page.path])
         if stand_in is not None:
             return self._show("STALE", stand_in)
-        # An exception leaves through the app's own handler.
+        # The app's own handler answers the exception, without ``X-Cache-Status``.
         return Expected("" if page.kind.needs == "raises" else word, 503, self.runs[page.path])
 
     # -- a run of the view ---------------------------------------------------------------------------------------
 
     def _run(self, page: Page, release: Release, now: float) -> Outcome:
-        """Run the view, and settle what comes out."""
+        """Run the view, and change the stored page or the note by its outcome."""
         self.runs[page.path] += 1
         outcome = self.script.outcome(page, now)
         if outcome is Outcome.DOWN:
@@ -194,7 +194,7 @@ class Model:
     # -- purges and the sweep ------------------------------------------------------------------------------------
 
     def purge(self, name: str, now: float, *, soft: bool) -> None:
-        """Purge what has a name."""
+        """Purge the pages that have a name."""
         self.purged.add(name)
         for path in [path for path in self.stored if name in self._pages[path].names]:
             stored = self.stored[path]
@@ -205,7 +205,7 @@ class Model:
                 self._dead.add(path)
 
     def sweep(self, now: float) -> None:
-        """Note what was used since the last one, and remove what nobody uses and what is purged."""
+        """Record which pages were used since the last sweep, and remove unused and purged ones."""
         for path in self._used:
             for known in filter(None, (self.stored.get(path), self.failures.get(path))):
                 known.used_at = now

@@ -42,14 +42,18 @@ MakeWorker: TypeAlias = "Callable[..., Worker]"
 
 
 class Purge(NamedTuple):
-    """A purge: by what, and whether softly; or while the page with the path is made the next time."""
+    """A purge of the day.
+
+    :ivar name: the name of the purged pages.
+    :ivar during: whether the purge waits until the view of the page with this path runs the next time.
+    """
 
     name: str
     soft: bool
     during: bool = False
 
     def selector(self) -> dict[str, Any]:
-        """What ``purge`` is told."""
+        """Return the arguments of ``purge``."""
         kind, _, value = self.name.partition(":")
         return {"all": True} if kind == "all" else {"url" if kind == "path" else kind: value}
 
@@ -111,7 +115,8 @@ class Day:
     def files_expected(self, found: Counter[str]) -> Counter[str]:
         """How many files of each kind there should be right after a sweep.
 
-        :param found: what there is: the first lock files stay for an hour, and the directory's own files come one by one.
+        :param found: the counts that were found, used where the model can't know better: the first lock files stay for an hour, and
+            the directory's own files come one by one.
         """
         model, is_early = self.model, self.site.now < self.script.start + 1.5 * HOUR
         return +Counter(
@@ -120,7 +125,7 @@ class Day:
             name=len(model.purged),
             lock=found["lock"] if is_early else 0,
             fixed=min(found["fixed"], len(_FIXED)),
-            # One for each app that lived at the same time as the others.
+            # At most one for each of the apps that lived at the same time.
             row=min(found["row"], 3),
         )
 
@@ -174,7 +179,7 @@ class Day:
             yield Event(self.script.at(number / 48), partial(self._purge, purge))
 
     def _floods(self) -> Iterator[Event]:
-        """Yield floods of queries that nobody asks for twice: a few minutes each, the second like the first."""
+        """Yield two floods of the same queries, a few minutes each. A flood has each query once."""
         for share in (0.3, 0.7):
             for number, x in enumerate(self._flood):
                 yield Event(self.script.at(share) + number, partial(self._visit, Page(SEARCH, x)))

@@ -1,4 +1,4 @@
-"""A clock of a server that tests set, for a server that reads it from the C library."""
+"""A clock that tests set, for a server that reads the time from the C library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-#: A library that is loaded before that of C.
+#: A library that is loaded before the C library, and replaces its functions for the time.
 _SOURCE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -31,10 +31,10 @@ class Kind:
     """The pages of one view.
 
     :ivar windows: seconds of freshness, stale-while-revalidate and stale-if-error.
-    :ivar options: what else ``cached`` is told.
-    :ivar said: the freshness that the view itself allows, if it says so.
+    :ivar options: further arguments of ``cached``.
+    :ivar said: the freshness that the view itself allows; ``None``: it sets none.
     :ivar never_stale: the view answers with ``must-revalidate``.
-    :ivar needs: it asks the third party; "503": and answers that if it is down; "raises": and raises.
+    :ivar needs: what the view does while the third party is down: it answers "503", or it "raises"; "": it needs no third party.
     """
 
     name: str
@@ -132,11 +132,11 @@ class ThirdPartyDown(Exception):
 
 
 class Site:
-    """The views, whichever app they are in.
+    """The views, and what they share in all apps.
 
-    :ivar runs: how often each page was made.
-    :ivar purge_during: pages that are purged (``True``: softly) while they are made the next time.
-    :ivar answered: set unless a visitor is on their way who must be answered before a refresh goes on.
+    :ivar runs: how often the view of each page ran.
+    :ivar purge_during: pages that are purged (``True``: softly) while their view runs the next time.
+    :ivar answered: not set while a visitor must be answered before a background refresh may go on.
     """
 
     def __init__(self, script: Script, clock: time_machine.Traveller) -> None:

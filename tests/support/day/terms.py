@@ -15,7 +15,7 @@ INACTIVE = 10 * MINUTE
 
 REFRESH_WORKERS = 2
 
-#: Bytes for copies in a process, and how many that are at most.
+#: Bytes for copies in a process, and the most copies that fit into them.
 MEMORY_SIZE, COPIES = 128 * KIB, 128
 
 HOST = "http://localhost"

@@ -47,7 +47,7 @@ class Users(SessionInterface):
         return SecureCookieSession()
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """It never changes."""
+        """Do nothing: the session never changes."""
 
 
 class SignOn:
@@ -97,7 +97,7 @@ class Login:
     :ivar setup: what else the app needs.
     :ivar inner: middleware that is put in front of the app before the extension.
     :ivar outer: middleware that is put in front of the app after the extension.
-    :ivar vary: what an honest app names in ``Vary``, if nobody observes it.
+    :ivar vary: what the app has to name in ``Vary`` if the cache can't observe what it reads.
     """
 
     fields: Callable[[str], dict[str, str]]
@@ -127,7 +127,7 @@ def _signed(name: str) -> str:
 
 
 MEMBERS = ("ann", "bob")
-#: Signed once, long ago: a session holds the time at which it was signed, and none is from the future.
+#: Signed a day before the walks: a session contains the time at which it was signed, which must not be in the future.
 SESSIONS = {name: _signed(name) for name in MEMBERS}
 
 LOGINS = {
@@ -171,7 +171,7 @@ LOGINS = {
 
 
 class ReverseProxied:
-    """The snippet that many apps behind a proxy hold, as it is passed on."""
+    """A snippet that many apps behind a proxy have copied, unchanged."""
 
     def __init__(self, app: Wsgi) -> None:
         self._app = app
@@ -242,7 +242,7 @@ READ_BY_MIDDLEWARE = (
 
 
 class Honest:
-    """Names in each response what the site reads: what a gateway in front of an app that it can't observe has to rely on."""
+    """Names in ``Vary`` what the site reads. A gateway in front of an app that it can't observe has to rely on that."""
 
     def __init__(self, app: Wsgi, login: Login) -> None:
         self._app = app
@@ -382,7 +382,7 @@ def build(scenario: Scenario, paths: frozenset[str], directory: Path | None = No
     """
     app = Flask("shop")
     app.config.update(SECRET_KEY="not a secret", SCENARIO=scenario, PROPAGATE_EXCEPTIONS=False)
-    # A logger of its own, since those of one name are one for the whole process.
+    # Apps of the same name would share one logger in the whole process.
     app.logger = silent_logger()
     way, is_wsgi = scenario.way, scenario.front == WSGI
     if way.setup is not None:

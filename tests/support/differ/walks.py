@@ -16,7 +16,7 @@ from werkzeug.test import run_wsgi_app
 
 from support.differ.site import FRONTS, LOCALHOST, LOGINS, MEMBERS, MIDDLEWARE, PATHS, WSGI, Built, Scenario, Wsgi, build
 
-#: A body as a server passes it on that came by HTTP/2 without Content-Length.
+#: A body without Content-Length, as a server passes it on that received it by HTTP/2.
 UNANNOUNCED = "a body without length"
 #: What a visit may carry in addition: fields that proxies, attackers and browsers send, and what servers say of a connection.
 EXTRAS: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "another address": {"REMOTE_ADDR": "198.51.100.8"},
 }
 QUERIES = ("", "q=1", "utm_source=EVIL", "q=1&utm_source=EVIL")
-#: Names in the environ whose values are added up: a member with another cookie has both.
+#: The name in the environ whose values are joined: a member with another cookie sends both.
 _JOINED = "HTTP_COOKIE"
 
 #: Fields that a cache may add, or that only say how the same content came.
@@ -52,7 +52,7 @@ _OURS = frozenset(
     {"age", "date", "cache-status", "x-cache-status", "vary", "etag", "last-modified", "accept-ranges", "content-length"}
     | {"cache-control"}
 )
-#: How an answer was made that the app was not asked for.
+#: ``X-Cache-Status`` of answers from the store, without a call of the app.
 FROM_STORE = ("HIT", "STALE", "UPDATING")
 
 
@@ -72,9 +72,9 @@ class Visit(NamedTuple):
     pause: int = 0
 
     def others(self, word: str) -> Iterator[Visit]:
-        """Return visits whose answer this one may get as well.
+        """Yield visits whose answers are allowed for this one too.
 
-        :param word: how it was answered.
+        :param word: ``X-Cache-Status`` of its answer.
         """
         if word in FROM_STORE and "utm_" in self.query:
             # The site's configuration says that pages do not depend on it.
@@ -138,7 +138,7 @@ def without_cache(scenario: Scenario, paths: frozenset[str]) -> Built:
 
 @dataclass
 class Played:
-    """What was played, to be sure that the differ gets anywhere."""
+    """Counts of what was played, to check that walks get hits at all."""
 
     words: Counter[tuple[str, str]] = field(default_factory=Counter)
     strangers: Counter[str] = field(default_factory=Counter)
@@ -177,7 +177,7 @@ def scenarios() -> st.SearchStrategy[Scenario]:
 
 
 def is_possible(scenario: Scenario) -> bool:
-    """Whether the site can be had: no app can tell a gateway that its pages depend on the visitor's address."""
+    """Whether the site can be built. It is mounted once at most, and no app can tell a gateway that pages depend on an address."""
     is_mounted_once = (scenario.inner + scenario.outer).count("mount") <= 1
     return is_mounted_once and not (scenario.front == WSGI and scenario.login.startswith("address"))
 

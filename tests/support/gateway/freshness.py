@@ -1,4 +1,4 @@
-"""Cases of freshness at the gateway: the rules 11 to 15 of http.md."""
+"""Cases of freshness at the gateway: the rules 11 to 15 of ``docs/rules.rst``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a visitor must see at the gateway of what is stored, by the rules 16 to 18 and 26 to 31 of http.md."""
+"""Cases of what the gateway serves and invalidates: the rules 16 to 18 and 26 to 31 of ``docs/rules.rst``."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def invalidation() -> Iterator[Case]:
 
 
 def safe(method: str) -> Step:
-    """Send a safe request, and look whether the page is still stored."""
+    """Return a step with a safe request. Only the step of HEAD needs the stored page; the other methods bypass the store."""
     if method == "HEAD":
         return hit(method=method)
     return new(ok(), method=method, word="BYPASS")

@@ -37,7 +37,7 @@ GATEWAYS: Mapping[str, Mapping[str, Any]] = {
 
 
 class Broken(Exception):
-    """What the app raises if it is to."""
+    """Raised by the app if the reply of a case says so."""
 
 
 # -- the app ---------------------------------------------------------------------------------------------------------
@@ -174,14 +174,14 @@ class Site:
 
     def close(self) -> None:
         """Stop the server."""
-        # First those who write to the pipe that the loop is woken by.
+        # The worker threads first, since they write to the pipe that wakes the loop.
         self._server.task_dispatcher.shutdown(timeout=PATIENCE)
         self._server.trigger.pull_trigger(lambda: self._server.asyncore.close_all(self._server._map))
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
     def ask(self, method: str, path: str, sent: Sequence[str], payload: bytes = b"") -> Seen:
-        """Send a request with just these fields, beside Host, and return what came once all of it is over."""
+        """Send a request with just Host and these fields, and return the answer once the server has closed the response."""
         self._closed.clear()
         seen = self.exchange(method, path, sent, payload)
         assert self._closed.wait(PATIENCE), "the response was not closed"
@@ -217,7 +217,7 @@ class Site:
             before = len(script.asked)
             sent = [line.replace("{here}", here) for line in step.sent]
             shown = step.of or (before + 1 if step.is_new else shown)
-            # The second hit takes the short way, which was paved by the first.
+            # Hits are sent twice: the first one prepares the short way of the gateway, and the second one takes it.
             for _ in range(2 if step.word == "HIT" else 1):
                 seen = self.ask(step.method, here + step.path, sent, step.payload)
                 self.gateways[played.gateway].drain(PATIENCE)

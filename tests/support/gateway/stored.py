@@ -1,7 +1,7 @@
-"""What a visitor of a page behind the gateway must see, and how often the app is asked: the rules of http.md as a table.
+"""Cases of storing and of keys at the gateway: the rules 1 to 10 of ``docs/rules.rst``.
 
-A case begins at the same moment, on a page of its own that nobody has asked for. Where the RFC leaves something open, ``choice``
-says what we do.
+Cases say what a visitor of a page must see, and how often the app is called. All begin at the same moment, each with its own page,
+which nobody has requested before. Where the RFC leaves something open, ``choice`` says what we do.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def storing() -> Iterator[Case]:
 
 
 def keys() -> Iterator[Case]:
-    """What is found by what."""
+    """Which stored response is found for which request."""
     yield case(8, "another-query", new(path="?a=1"), new(path="?a=2"), hit(path="?a=1", of=1), hit(path="?a=2", of=2))
     yield case(8, "no-query", new(path="?a=1"), new())
     yield case(8, "an-empty-query", new(), hit(path="?"), choice="an empty query is as none")

@@ -29,7 +29,7 @@ class Reply:
     :param body: the body; ``None``: one that tells the case and the call.
     :param length: a Content-Length is sent.
     :param streams: the body is an iterable with ``close()``.
-    :param raises: the app raises instead: at once, or "later", in the middle of the body.
+    :param raises: when the app raises instead: "at once", or "later", in the middle of the body; "": it does not.
     :param runs: a WSGI app that answers instead; it is given the number of the call as ``test.call``.
     """
 
@@ -58,7 +58,7 @@ def cc(value: str, *fields: str, **more: Any) -> Reply:
 
 
 def unchanged(*fields: str) -> Reply:
-    """Return the app's word that what was asked about is still good."""
+    """Return a 304 of the app: the stored response is still valid."""
     return answer(304, *fields)
 
 
@@ -85,11 +85,11 @@ class Step:
     :param of: the number of the call whose body must be seen; 0: that of this step if ``is_new``, else the one seen last.
     :param is_new: the visitor sees what the app answers now.
     :param status: what must be seen; 0: the status of the answer that is seen.
-    :param body: likewise, beside a status that has another body.
-    :param has: fields of the response; ``None``: it must not be there; a list: its lines.
-    :param asked: fields that the app must have been sent when it was asked last; ``None``: it must not.
+    :param body: what must be seen; ``None``: the body of the answer that is seen, or nothing to HEAD and with a 204, 304 or 416.
+    :param has: fields that the response must have; ``None``: it must not have the field; a list: the lines of the field.
+    :param asked: fields that the last request to the app must have had; ``None``: it must not have had the field.
     :param after: seconds that pass before.
-    :param word: ``X-Cache-Status``; "": whatever it is.
+    :param word: ``X-Cache-Status``; "": any, or none.
     """
 
     sent: tuple[str, ...] = ()
@@ -124,12 +124,12 @@ def confirmed(reply: Reply, *sent: str, **more: Any) -> Step:
 
 
 def stale(reply: Reply, *sent: str, **more: Any) -> Step:
-    """The visitor is given what is stored although it is stale; the app is asked behind, or in vain."""
+    """The visitor is given the stale response; the app is called in the background, or fails."""
     return replace(Step(sent, reply, 1, word="STALE"), **more)
 
 
 def asks(reply: Reply, *, calls: int = 1, **more: Any) -> Step:
-    """The app is asked in vain, or not at all."""
+    """The app is called and fails, or is not called."""
     return replace(Step((), reply, calls), **more)
 
 
@@ -146,8 +146,8 @@ def post(reply: Reply | None = None, *sent: str, **more: Any) -> Step:
 class Case(NamedTuple):
     """A sequence of requests for one page.
 
-    :param rules: the numbers of the rules of http.md that it holds.
-    :param choice: what we do where the RFC leaves it open, and that it does; else "".
+    :param rules: the numbers of the rules of ``docs/rules.rst`` that it tests.
+    :param choice: what we do, if the RFC leaves it open; else "".
     :param gateway: the gateway that is asked.
     """
 

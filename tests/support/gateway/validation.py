@@ -1,4 +1,4 @@
-"""Cases of validation at the gateway: the rules 19 to 25 of http.md."""
+"""Cases of validation at the gateway: the rules 19 to 25 of ``docs/rules.rst``."""
 
 from __future__ import annotations
 

@@ -1,18 +1,19 @@
 """The purge algorithm as a model: every interleaving of its atomic steps, killed processes and a lost table included.
 
 A program is a generator that yields one atomic step at a time, ``(function, *arguments)``, and is sent what the step found. The
-explorer goes through all orders in which the steps of a few programs can happen. A place that is written ``"..." in twists`` is
-one where the algorithm can be played differently: wrongly (and then the explorer must find out), or just otherwise.
+explorer goes through all orders in which the steps of a few programs can happen. Where a program looks for ``"..." in twists``, it
+has a variant: a wrong one, in which the explorer must find a broken property, or one that is right too.
 
 P1
-    A request that began after a hard purge was acknowledged is never served what an origin made of the content before; after a soft
-    one, never as fresh. Also after the process was started anew, and after the table was lost, by whoever has the new one.
+    A request that began after a hard purge was acknowledged is never served what an origin made of the content from before the
+    purge; after a soft purge, never as fresh. This also holds after a restart of the process, and after the table was lost, for
+    processes with the new table.
 P2
-    What an origin made that began after the last purge was done is stored, kept, and hidden from nobody.
+    The result of an origin that began after the last purge was done is stored, kept, and never hidden.
 P4
-    Nobody waits for ever, and a purge that was killed can be done again (and then P1 holds of it).
+    No process waits forever, and a purge that was killed can be repeated, after which P1 holds for it.
 P5
-    A request that began after a write was done is not served what was there before.
+    A request that began after a write was done is not served the entry from before the write.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ PURGE_LOCK, KEY_LOCK = 0, 1
 
 NOBODY = -1
 
-NEWEST = 99
+NEWEST = 99  # above all versions of entries, and all numbers of tables
 
 
 class Entry(NamedTuple):
     """The entry file.
 
     :ivar content: what the origin made: the truth when it was called.
-    :ivar seq: the last purge number that was noted for it.
-    :ivar purges: how many purges had begun by then: only the properties know it.
+    :ivar seq: the last purge number, noted before its origin was called.
+    :ivar purges: how many purges had begun by then, which only the properties use; -1 if P2 does not apply to it.
     :ivar version: which write it is.
     """
 
@@ -64,7 +65,7 @@ class World(NamedTuple):
     :ivar current: the one that has the table's path now.
     :ivar record: the names file: ``(hard, soft)``; no file is the same as zeros.
     :ivar locks: who holds purge.lock and the key's lock.
-    :ivar clock: what is above all purge numbers drawn; 0 if it stepped back, below all of them.
+    :ivar clock: a time above all purge numbers drawn so far; 0: the clock stepped back, below all of them.
     :ivar truth: the content that an origin would make now.
     :ivar purges: how many purges have begun.
     :ivar done: what is acknowledged, for each table on which it was done.
@@ -141,7 +142,7 @@ def draw(world: World, actor: int, seq: int) -> Outcome:
 
 
 def begin_purge(world: World, actor: int) -> Outcome:
-    """Count it: what the next step does is the first that others can see of a purge."""
+    """Count the purge. The step after, which happens at once with this one, is the first that other processes can see."""
     return world._replace(purges=world.purges + 1), None
 
 
@@ -165,8 +166,8 @@ def _done(world: World, table: int, floor: Floor) -> World:
 def start(world: World, actor: int, table: int) -> Outcome:
     """Note SEQ, from which moment on an origin runs."""
     seq = world.tables[table][SEQ]
-    # A process that has not noticed yet that its table was replaced can't know of later purges. What begins in the middle of a
-    # purge may be made of what is just being purged, and goes with it.
+    # A process that has not noticed yet that its table was replaced can't know of later purges. An origin that begins in the middle
+    # of a purge may use the content that is being purged, so its result is purged too. P2 applies to neither.
     purges = world.purges if table == len(world.tables) - 1 and is_settled(seq) else -1
     return world._replace(running=world.running | {(actor, seq)}), (seq, purges)
 
@@ -200,7 +201,7 @@ def replace(world: World, actor: int, content: int, seq: int, purges: int) -> Ou
 
 
 def written(world: World, actor: int, table: int, version: int) -> Outcome:
-    # Whoever has another table keeps a copy to the end of its freshness, as if the writer had been killed before the stamp.
+    # Processes with another table keep a copy until it is stale, as if the writer had been killed before the stamp.
     return _done(world, table, Floor(version=version)) if table == len(world.tables) - 1 else world, None
 
 
@@ -211,12 +212,15 @@ def unlink(world: World, actor: int) -> Outcome:
 
 
 def origins_before(world: World, actor: int, n: int) -> Outcome:
-    """Whether an origin runs that began before ``n`` and could still write: never, where a day is longer than origins run."""
+    """Whether an origin runs that began before ``n`` and could still write.
+
+    In the package there is none: a record is kept for a day, and no origin runs that long.
+    """
     return world, any(seq < n for _, seq in world.running)
 
 
 def begin(world: World, actor: int, table: int) -> Outcome:
-    """Begin a request: what was done by now on its process's table, or before that was mapped, must be heeded."""
+    """Begin a request. Return the floor that it must heed: what is done so far on its process's table and on earlier ones."""
     return world, Floor(*map(max, zip(*world.done[: table + 1], strict=True)))
 
 
@@ -231,7 +235,7 @@ def serve(world: World, actor: int, entry: Entry, fresh: bool, floor: Floor) -> 
 
 
 def hide(world: World, actor: int, entry: Entry) -> Outcome:
-    """What a load does with an entry that is not fresh for it."""
+    """Check that a load has a reason to hide an entry, or not to treat it as fresh."""
     if entry.purges == world.purges:
         raise Broken(f"P2: {entry} is hidden from a load, though no purge began since its origin began")
     return world, None
@@ -268,13 +272,13 @@ def own_record(world: World, actor: int) -> Outcome:
     return read_names(world, actor)
 
 
-#: Happen at once with the step before: nobody else could tell the difference, or later would be the safer.
+#: Steps that happen at once with the step before. Other actors could not see a difference, or a later moment would be safer.
 WITH_LAST: set[Any] = {
     acknowledge, current, draw, end, hide, last_number, origins_before, own_record, refuse, release, serve, written,
 }  # fmt: skip
 
-#: Happen at once with the step after. Earlier would be the safer: a request that begins later must heed more, content that
-#: changes later is old for longer. Who takes a lock earlier only keeps others waiting.
+#: Steps that happen at once with the step after. An earlier moment would be safer: a request that begins later must heed more, and
+#: content that changes later is old for longer. To take a lock earlier only keeps others waiting.
 WITH_NEXT: set[Any] = {begin, begin_purge, publish, take}
 
 
@@ -396,7 +400,7 @@ def reader(
 ) -> Program:
     """A process and its requests, one after the other.
 
-    :param warm: whether it has a copy of what is there when all begins.
+    :param warm: whether it has a copy of the first entry at the beginning.
     :param fills: whether it calls the origin when it has nothing fresh.
     :param restarts: whether it may lose its memory before a request.
     :param maps: whether it may notice before a request that the table was lost.
@@ -414,9 +418,9 @@ def reader(
 
 
 def composer(twists: Twists, requests: int) -> Program:
-    """Somebody who makes a page of a copy that is served, and the requests for that page, which has the same name.
+    """A process that makes a page from a copy that it is served, and the requests for that page, which has the same name.
 
-    The page is in a file of its own, which nobody else writes: it is in the variable.
+    The page is in a separate file, which no other process writes, so a variable stands for the file.
     """
     seq, _purges = yield start, 0
     used = yield from hit(twists, 0, Copy(FIRST, True, FIRST.seq, 0, 0))
@@ -506,7 +510,7 @@ def load(twists: Twists, table: int) -> Program:
             name = yield look, table, NAME
             record = yield from record_of(twists, table, entry, seq)
         if record is not None and entry.seq < seq and "a load does not look again" not in twists:
-            # The entry may be a victim that a sweep removed after it was read, and then the record before that was read.
+            # A sweep may have removed the entry after it was read here, and then its record, before that was read here.
             again = yield look, table, SEQ
             if again != seq:
                 continue
@@ -535,8 +539,8 @@ def record_of(twists: Twists, table: int, entry: Entry, noted: int) -> Program:
 def sweeper(twists: Twists) -> Program:
     """A full sweep, after which the name's record may go.
 
-    A load may still hold what it read of an entry that is removed, so SEQ is moved before the record goes: see :func:`load`. And no
-    origin may run that began before the purge, from the sweep's beginning on: it could write behind the sweep's back.
+    A load may still hold an entry that the sweep removes, so SEQ is moved before the record goes: see :func:`load`. From the
+    beginning of the sweep on, no origin may run that began before the purge: it could write an entry after the sweep has looked.
     """
     record = yield (read_names,)
     old = yield origins_before, max(record)

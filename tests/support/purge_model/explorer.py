@@ -14,9 +14,9 @@ from support.purge_model.algorithm import NOBODY, WITH_LAST, WITH_NEXT, Broken, 
 class Actor(NamedTuple):
     """A program's part in a scenario.
 
-    :ivar program: takes the twists.
+    :ivar program: returns the program, with these twists.
     :ivar mortal: whether it can be killed, once, between any two steps.
-    :ivar again: what comes afterwards if it was killed.
+    :ivar again: returns the program that runs after it was killed; ``None``: there is none.
     """
 
     name: str
@@ -47,8 +47,10 @@ Move = tuple[int, int, Any]  # to which world and place, and what was found
 
 
 class Moves:
-    """What can happen. Worlds have numbers, and so have places, which are where in their programs the actors are: two places are
-    one if the program is at the same line with the same variables.
+    """The possible moves in each state.
+
+    Worlds have numbers, and so have places: the points in their programs at which actors are. Two places are one if the program is
+    at the same line with the same variables.
     """
 
     def __init__(self, actors: tuple[Actor, ...], twists: Twists) -> None:

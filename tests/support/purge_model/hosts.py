@@ -1,12 +1,13 @@
 """Purges over two hosts as a model: each has a directory, and a server between them has a log. See :mod:`.algorithm`.
 
-All have one name. The page is at the server and in the files of both hosts; the value that it may be made of is a copy in memory.
+The page and a value have the same name. The page is on the server and in the files of both hosts. It may be made from the value,
+which is a copy in memory.
 
 P1
     A request that began on a host after that host had acknowledged a purge, or after all hosts had, is never served what an origin
-    made of the content before.
+    made of the content from before the purge.
 P4
-    Nobody waits for ever.
+    No process waits forever.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from support.purge_model.algorithm import (
     take,
 )
 
-#: A local number is so many times that of the server.
+#: A number of the server times this is the number on a host.
 SCALE = 4
 
 
@@ -66,7 +67,8 @@ class World(NamedTuple):
     :ivar locks: who has ``purge.lock`` of each host.
     :ivar left: purges that are not over.
     :ivar truth: the content that an origin would make now.
-    :ivar floors: what is acknowledged on each host.
+    :ivar floors: the least content that may be served on each host, after the purges that are acknowledged there.
+    :ivar running: always empty, like ``entry``: the explorer expects both.
     """
 
     hosts: tuple[HostState, HostState]
@@ -117,7 +119,10 @@ def draw_number(world: World, actor: int, above: int, applied: int) -> Outcome:
 
 
 def read_log(world: World, actor: int, host: int) -> Outcome | None:
-    """What the follower reads; it waits until there is something, or all is over. While it waits it looks again and again."""
+    """Read the log for the follower of a host.
+
+    It waits until the log has a new purge, all purges are over, or the server has lost its last number.
+    """
     applied = world.hosts[host].applied
     new = tuple(item for item in world.log if item[0] > applied)
     return None if not new and world.left and world.number >= applied else (world, (applied, new, world.number))  # type: ignore[return-value]
@@ -139,14 +144,14 @@ def is_over(world: World, actor: int) -> Outcome:
 
 
 def write_page(world: World, actor: int, page: Page, seq: int) -> Outcome:
-    """The script of a write, with the number for the server."""
+    """The script of a write. Here ``seq`` is a number of the server: see :func:`shared`."""
     if world.hard > seq:
         return world, False  # type: ignore[return-value]
     return world._replace(page=page, number=max(world.number, seq)), True  # type: ignore[return-value]
 
 
 def get_page(world: World, actor: int) -> Outcome:
-    """The script of a load; the server has the number for it of whoever wrote it."""
+    """The script of a load. The server has the number of the page from the host that wrote it."""
     page = world.page
     return world, None if page is None or shared(page.seq) < world.hard else page  # type: ignore[return-value]
 
@@ -247,7 +252,7 @@ def composes(twists: Twists, host: int) -> Program:
 
 
 def visits(twists: Twists, host: int, requests: int) -> Program:
-    """Visitors of the page: what the server has, or the file where it is not asked."""
+    """Visitors of the page, which comes from the server, or from the file if the server is not asked."""
     for _request in range(requests):
         asks = yield choose, "ask the server"
         floor = yield begin_request, host

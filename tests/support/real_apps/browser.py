@@ -29,8 +29,8 @@ _MOVED = (301, 302, 303, 307, 308)
 class Answer(NamedTuple):
     """What a visitor is answered.
 
-    :ivar body: without what differs by its nature.
-    :ivar fields: what the visitor's browser is told, apart from cookies.
+    :ivar body: the body, without the tokens and nonces that differ from answer to answer.
+    :ivar fields: the other response fields, without those that a cache may add or change.
     :ivar cookies: names of the cookies that are set or removed, apart from the session's.
     :ivar word: ``X-Cache-Status``.
     :ivar detail: ``Cache-Status``.
@@ -106,10 +106,10 @@ class Browser:
         token = _TOKEN.search(raw)
         body = _plain(raw)
         fields = {(name.lower(), _plain(value)) for name, value in headers if name.lower() not in _OURS}
-        # As each page with holes says.
+        # A cache sends this with each page with holes.
         fields.discard(("cache-control", "private, no-cache"))
         if body != raw:
-            # The length is that of what differs.
+            # The length depends on the tokens and nonces.
             fields = {(name, value) for name, value in fields if name != _LENGTH}
         vary = {name.strip().lower() for line in headers.getlist("Vary") for name in line.split(",")}
         code = int(status[:3])
@@ -124,7 +124,7 @@ class Browser:
         name, _, value = pair.partition("=")
         options = {key.lower(): text for key, _, text in (attribute.partition("=") for attribute in attributes)}
         removes = options.get("max-age") == "0" or ("expires" in options and parsedate_to_datetime(options["expires"]).year < 2000)
-        # To remove what it does not have makes no difference: Flask-Login does so.
+        # To remove a cookie that the browser does not have makes no difference; Flask-Login does that.
         changes = not removes or name in self.cookies
         if removes:
             self.cookies.pop(name, None)

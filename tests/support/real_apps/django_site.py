@@ -168,8 +168,8 @@ def build(front: str | None, folder: Path | None) -> Built:
     site.add_files(str(Path(__file__).parents[2] / "support"), prefix="static/")
     if front is None:
         return Built(site, session_of, site)
-    # Django reads the cookie of the language without saying so; who is logged in is no matter of this page.
-    # Django names the language in a field of each answer, and announces no cookie where no session was read.
+    # These two pages do not depend on who is logged in: no session is read, so Django does not name Cookie in Vary. But it reads
+    # the cookie of the language, and names the language in a field of each answer.
     by_language = Policy(cookies=["django_language"], **WINDOWS)
     rules = {"/about": by_language, "/feed.json": by_language, "/*": Policy(**WINDOWS)}
     gateway = GatewayCache(site, dir=folder, refresh_workers=0, rules=rules)

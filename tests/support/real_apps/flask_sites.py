@@ -32,7 +32,7 @@ def cached_app(app: Flask, front: str | None, folder: Path | None) -> StaleCache
 
 
 def signed_session(app: Flask, value: str) -> Mapping[str, Any]:
-    """Return what is in a session cookie, whoever has signed it."""
+    """Return what is in a session cookie, without checking its signature."""
     signer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
     return signer.loads_unsafe(value)[1] or {}  # type: ignore[no-any-return]
 

@@ -1,6 +1,6 @@
 """A magazine: Flask-Login, -WTF, -Babel, -Session, -Talisman, -Principal, flash messages, and views that are classes.
 
-Nothing in it knows of the cache but lifetimes.
+Apart from lifetimes, nothing in it is written for the cache.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TEMPLATES = {
 }
 
 
-#: The same with what is a visitor's in holes.
+#: The same templates with what depends on the visitor in holes.
 WITH_HOLES = {
     **TEMPLATES,
     "base.html": BASE.replace("<nav>", "<nav>{% hole %}")
@@ -200,7 +200,7 @@ PAGES: dict[str, tuple[str, Callable[..., Any], list[str]]] = {
     "/articles/<int:number>/discussion": ("discussion", discussion, ["GET", "POST"]),
     "/login": ("login", login, ["GET", "POST"]),
 }
-#: They only change who the visitor is: nobody would decorate them.
+#: They only change the visitor's login or language: nobody would decorate them.
 ACTIONS = {
     "/logout": ("logout", logout),
     "/speak/<code>": ("speak", speak),
@@ -225,8 +225,8 @@ def build(
     :param front: :data:`VIEW` or :data:`GATEWAY`; ``None``: without a cache.
     :param folder: the directory of the cache.
     :param on_server: Flask-Session keeps the sessions.
-    :param with_holes: what is a visitor's is in holes. Without a cache, there are none.
-    :param gateway: hits of the views need not enter the app.
+    :param with_holes: what depends on the visitor is in holes. Without a cache, there are no holes.
+    :param gateway: views are decorated with ``gateway=True``.
     :param config: more configuration.
     """
     app = Flask("magazine", root_path=str(Path(__file__).parent), static_folder=None)
@@ -249,7 +249,7 @@ def _add_extensions(app: Flask) -> tuple[object, ...]:
     manager = LoginManager(app)
     manager.user_loader(User)
     manager.login_view = "login"
-    # Signals hold them weakly.
+    # Signals hold their receivers weakly, so the caller keeps what is returned.
     principal = Principal(app)
     identity_loaded.connect(_give_roles, app)
     policy = {"default-src": "'self'", "script-src": "'self'"}
@@ -314,7 +314,7 @@ def open_session(app: Flask, request: Request) -> Any:
 
 MAGAZINE = RealApp("magazine", build, **_PATHS)
 MAGAZINE_ON_SERVER = RealApp("magazine, Flask-Session", partial(build, on_server=True), **_PATHS)
-#: What its pages show besides holes is the language. Those that ask for a permission are their visitor's.
+#: Outside of holes, its pages depend on the language only. Pages that ask for a permission can't be shared.
 _WITH_HOLES: dict[str, Any] = {
     **_PATHS,
     "pages": ("/", "/tags/news?page=2", "/about", "/terms", "/archive", "/search?q=tea", "/feed.xml", *_PATHS["forms"], "/map"),
@@ -327,7 +327,7 @@ MAGAZINE_WITH_HOLES = RealApp("magazine, holes", partial(build, with_holes=True)
 MAGAZINE_ON_SERVER_WITH_HOLES = RealApp(
     "magazine, Flask-Session, holes", partial(build, with_holes=True, on_server=True), **_WITH_HOLES
 )
-#: Of a view with ``gateway=True``, the app stores the pages from the first one on that has holes.
+#: Pages of a view with ``gateway=True`` are stored by the app, from the first one with holes on.
 MAGAZINE_AT_GATEWAY_WITH_HOLES = RealApp(
     "magazine, gateway=True, holes", partial(build, with_holes=True, gateway=True), **_WITH_HOLES
 )

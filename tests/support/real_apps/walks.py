@@ -1,7 +1,7 @@
 """Walks of members and strangers through a site of real extensions, each answer compared with the same site without a cache.
 
-A walk is made of a seed alone. What each visitor must see is played once, and then compared with as many sites with a cache as a
-test wants.
+A walk depends on its seed alone. It is played once without a cache, and the answers are compared with those of as many sites with a
+cache as a test wants.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flask_stalecache.stats.schema import Stats
 from support.clock import NOON
 from support.real_apps.browser import Answer, Browser, Wsgi
 
-#: How an answer was made that the app was not asked for.
+#: ``X-Cache-Status`` of answers from the store, without a call of the app.
 FROM_STORE = ("HIT", "STALE", "UPDATING")
 #: As browsers and bots spell what they accept; the first two are the same language.
 SPELLINGS = (
@@ -32,7 +32,7 @@ SPELLINGS = (
 _BROWSERS = ("Mozilla/5.0 (X11; Linux x86_64)", "Mozilla/5.0 (iPhone)", "curl/8.5.0", "Googlebot/2.1")
 
 
-#: Keys of sessions, and cookies.
+#: Keys of sessions, and cookies, that the pages of the sites show.
 _OWN = frozenset({"_flashes", "_messages", "lang", "django_language"})
 
 
@@ -96,9 +96,9 @@ class RealApp:
     :ivar offered: the languages of the site.
     :ivar token: the name of the field with the token of a form.
     :ivar session_cookie: the cookie with the session.
-    :ivar user_key: the value of the session that says who is logged in; "": members count like strangers.
+    :ivar user_key: the key of the session that holds the logged-in user; "": members count like strangers.
     :ivar own: cookies, and keys of the session, that the pages show.
-    :ivar is_shared: what is a visitor's is in holes, so that pages in one language are one page.
+    :ivar is_shared: what depends on the visitor is in holes, so all visitors of a language share one page.
     """
 
     name: str
@@ -223,6 +223,7 @@ class Exchange(NamedTuple):
 
 #: What the cache may leave out of a session, since it makes no difference to any page.
 _BOOKKEEPING = frozenset({"_fresh", "_permanent"})
+#: Keys with random values: only whether they are there is compared.
 _BY_CHANCE = frozenset({"csrf_token", "_csrftoken"})
 _LONGEST_WAY = 3
 
@@ -336,7 +337,7 @@ class Walked:
         self.words[word] += 1
         if seen.method != "GET" or seen.path not in self.app.pages or seen.had.get(self.app.user_key):
             return
-        # A page in another language is another page, also if it is in the default one since none suits.
+        # A page for another accepted language counts as another page, even if both are in the default language.
         variant = seen.path, "" if self.app.is_shared else expected.answer.body, seen.accepted
         has_session = self.app.session_cookie in seen.cookies
         is_own = _is_own(seen, self.app.own) or (has_session and not self.sessions_count)

@@ -37,7 +37,7 @@ class SharedClock:
         return made
 
     def step(self, seconds: float) -> None:
-        """Set it: as far from the right time as said, forwards or backwards."""
+        """Set how far the clock is from the right time, forwards or backwards."""
         self._cells[2] = int(seconds * _NANO)
 
     def passed(self) -> float:
@@ -50,7 +50,7 @@ class SharedClock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let all that this process reads be its time."""
+        """Let this process read this clock as its time. The end of the block does not undo that."""
         traveller = time_machine.travel(0, tick=True).start()
         real, up = time_machine.escape_hatch.time.time_ns, uptime.read_clock
         traveller.time_ns = lambda: real() + self._ahead() + self._cells[2]  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ PROPERTY = "figures"
 
 @dataclass(frozen=True)
 class Usage:
-    """What processes and their cache directory take. Of several processes, the one that takes most.
+    """What processes and their cache directory take. Of several processes, the highest value of each figure.
 
     :ivar memory: resident bytes.
     :ivar files: files in the directory, of which ``unfinished`` are temporary ones and ``locks`` lock files.
@@ -42,7 +42,7 @@ COLUMNS = ["memory MiB", "threads", "descriptors", "files", "unfinished", "locks
 
 
 def most(usages: Sequence[Usage]) -> Usage:
-    """Return the most of everything."""
+    """Return the highest value of each figure."""
     return Usage(**{field.name: max((getattr(usage, field.name) for usage in usages), default=0) for field in fields(Usage)})
 
 
@@ -87,7 +87,7 @@ class Samples:
     def assert_flat(self, memory: int, threads: int = 8, descriptors: int = 16) -> None:
         """Compare the last quarter with the second one.
 
-        :param memory: bytes that it may be more; the others likewise.
+        :param memory: by how many bytes the memory may grow; the other limits are counts.
         """
         before, after = self.quarter(2), self.quarter(4)
         assert after.memory - before.memory < memory, (before, after)

@@ -26,8 +26,7 @@ THREADS, MEMBERS = 6, 10
 WINDOWS = FRESH, STALE, FAILING = (60, 120, 2 * HOUR)
 #: When the third party is down, and when a new version is deployed, as shares of the time.
 OUTAGES, DEPLOYS = ((0.2, 0.3), (0.6, 0.63)), (0.1, 0.45, 0.8)
-#: Seconds by which an answer may be older than the windows say: a page may be made of values of the same age, and a busy machine
-#: takes its time, which is many seconds of the fast clock.
+#: Seconds by which an answer may be older than the windows say: a delay on a busy machine is many seconds of the fast clock.
 SLACK = 2 * FRESH
 #: Seconds for which the refreshes after an outage may be put off.
 BACKOFF = 30
@@ -52,7 +51,7 @@ class Seen:
 class Worker:
     """A worker, its app and its visitors.
 
-    :param hour: the seconds that all takes.
+    :param hour: how long the hour takes, in seconds of the fast clock.
     """
 
     def __init__(self, directory: Path, ledger: Ledger, clock: SharedClock, hour: float) -> None:
@@ -176,6 +175,7 @@ class Worker:
             self._fail(f"{path}: version {version}, at least {floor} is allowed")
         if came is not None:
             self.seen.oldest = max(self.seen.oldest, age)
+            # A page may be as old as the windows allow, and may have been made of a value that was as old then.
             if age > 2 * (FRESH + STALE) + SLACK:
                 self._fail(f"{path}: {age:.0f} s old")
 
@@ -236,7 +236,7 @@ class Worker:
 
 def live(directory: Path, ledger_file: Path, clock_file: Path, writer: int, hour: float) -> Seen:
     """Live through an hour, and return what was seen."""
-    # An outage is a line for each page.
+    # In an outage, a line would be logged for each page.
     logging.disable(logging.CRITICAL)
     clock = SharedClock(clock_file)
     with clock.running():

@@ -21,7 +21,7 @@ WORKERS, VISITORS = 2, 6
 #: The things that visitors look at, and the pages that are to be renewed after a kill.
 LOOKED_AT = 8
 WATCHED: list[Page] = [(kind, thing) for kind in KINDS if kind != "flood" for thing in range(3)]
-#: Seconds within which each of them is renewed, on a busy machine: less than whoever waits for a lock would wait.
+#: Seconds within which each of them is renewed, even on a busy machine: less than the lock timeout.
 BOUND = 30.0
 
 SOURCE = """
@@ -41,7 +41,7 @@ def purge(thing):
     return "purged"
 """
 
-#: How each server is started: what it is for :func:`~support.servers.serving`, and its settings.
+#: How each server is started: its kind for :func:`~support.servers.serving`, and further arguments.
 SERVERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gthread": ("gthread", {}),
     "sync": ("sync", {}),
@@ -112,7 +112,7 @@ class Crowd:
 
     :ivar outcome: what they see.
     :ivar shown: the last version that each page has shown.
-    :ivar killing: whether answers may break off, and what breaks off otherwise is wrong.
+    :ivar killing: whether processes are being killed. Only an answer that meets a kill may break off.
     """
 
     def __init__(self, victim: Victim, ledger: Ledger) -> None:
@@ -147,7 +147,7 @@ class Crowd:
         self.killing = False
 
     def renewal(self) -> float:
-        """Make new versions of what is watched, and return the seconds until visitors have seen all of them."""
+        """Make a new version of each thing, and return the seconds until all watched pages have shown it."""
         new, start = {thing: self.ledger.edit(thing) for thing in range(LOOKED_AT)}, time.monotonic()
         for page in WATCHED:
             wait_for(lambda page=page: self._shown(page) >= new[page[1]], BOUND, f"the renewal of {page}")

@@ -83,9 +83,9 @@ class Ledger:
         return max(self._of(1 + KINDS.index(page[0]), page[1]))
 
     def purged(self, pages: Iterable[Page], versions: Sequence[int]) -> None:
-        """A purge of pages has returned.
+        """Raise the floors of pages after a purge of them has returned.
 
-        :param versions: those of all things before it began.
+        :param versions: the versions of all things before the purge began.
         """
         with self._lock:
             for kind, thing in pages:

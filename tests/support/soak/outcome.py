@@ -17,7 +17,7 @@ class Outcome:
     :ivar wrong: the first wrong answers.
     :ivar done: how often each thing was done; of visits, how they were answered.
     :ivar slowest: the seconds that the slowest took of each.
-    :ivar said: the lines of the log.
+    :ivar said: how often each line was logged.
     """
 
     wrong: list[str] = field(default_factory=list)

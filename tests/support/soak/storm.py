@@ -30,11 +30,11 @@ from support.soak.ledger import KINDS, THINGS, Ledger, Page
 from support.soak.outcome import Outcome
 from support.soak.storm_site import USERS, Site, is_frail, login_cookies, make_site, text_of
 
-#: Seconds after which a visitor or an editor hangs: less than the lock timeout, and much where seventy threads share a core.
+#: Seconds after which a visitor or an editor counts as hanging: less than the lock timeout, and ample for seventy threads per core.
 HANGS = 90
 #: Seconds between two reloads of an app, and between two forks.
 RELOAD, FORK = 4, 3
-#: How often a fork of a process does something.
+#: How many things a fork of a process does.
 OF_A_FORK = 30
 HOST = "http://storm.example"
 
@@ -67,7 +67,7 @@ class Storm:
         try:
             what(self, site, dice)
         except StoreError:
-            # It was told that it failed: the ledger does not know of it.
+            # The caller was told of the failure, and nothing was recorded in the ledger.
             name += " refused"
         except Exception:
             self.outcome.fail(traceback.format_exc())
@@ -82,7 +82,7 @@ class Storm:
         self.outcome.judge(page, (floor, self.ledger.version(page[1])), status, body, user, word)
 
     def purge(self, pages: Iterable[Page], purge: Callable[[], object]) -> None:
-        """Purge pages, and know that afterwards."""
+        """Purge pages, and record that in the ledger afterwards."""
         versions = self.ledger.versions()
         purge()
         self.ledger.purged(pages, versions)
@@ -390,7 +390,7 @@ def _be_forked(storm: Storm, told: Any) -> None:
 
 
 def _calm(storm: Storm) -> None:
-    """See that apps that were replaced are gone."""
+    """Wait for background refreshes, and check that apps that were replaced are gone."""
     with storm.site.app.app_context():
         if not storm.site.cache.drain(HANGS):
             storm.outcome.fail(f"refreshes hang\n{_stacks()}")
@@ -428,7 +428,7 @@ def renewed(directory: Path, ledger_file: Path, things: int) -> list[str]:
 def swept(directory: Path) -> Usage:
     """Sweep as if days had passed, and return what is left."""
     store = FileStore(directory)
-    # The first sweep finds what was used since the one before.
+    # For the first sweep, entries that were used since the sweep before are still in use.
     for days in (1, 3):
         with time_machine.travel(time.time() + days * 86400):
             store.sweep()

@@ -37,7 +37,7 @@ class Site:
 
 
 def text_of(kind: str, thing: int, version: int, user: str = "nobody") -> str:
-    """Return what a page shows: each line says all, so that one mixed from two shows it."""
+    """Return what a page shows. Each line contains everything, so that a page mixed from two is noticed."""
     line = f"{kind} {thing} {version} {user}\n"
     return line * (1 + zlib.crc32(f"{kind} {thing}".encode()) % 9000 // len(line))
 
@@ -64,7 +64,7 @@ def make_site(directory: Path, ledger: Ledger, release: str, windows: tuple[floa
         STALECACHE_STALE_WHILE_REVALIDATE=stale,
         STALECACHE_STALE_IF_ERROR=failing,
         STALECACHE_REFRESH_BACKOFF=(0.2, 1),
-        # Whoever waits for a lock that nobody lets go hangs.
+        # Longer than the limit of the storm: to wait for a lock that is never released counts as hanging.
         STALECACHE_LOCK_TIMEOUT=120,
         STALECACHE_INACTIVE=30,
         STALECACHE_GATEWAY={"/gate/*": policy, "/stream/*": policy},

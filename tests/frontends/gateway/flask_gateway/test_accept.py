@@ -45,7 +45,7 @@ def page(view: Callable[[], Any], **options: Any) -> Build:
 
 
 def play(make_app: MakeApp, build: Build, *visitors: Mapping[str, str]) -> list[str]:
-    """Let visitors come, hold each answer against that of the app without a cache, and return how they were answered."""
+    """Make the visits, compare each answer with that of the app without a cache, and return the cache status words."""
     app, _ = make_app(GATEWAY=True)
     build(app)
     plain, _ = make_app(ENABLED=False)
@@ -153,7 +153,7 @@ def test_a_hook_and_a_stream_may_ask(make_app: MakeApp) -> None:
 
         return Response(chunks())
 
-    # What it asks is not known when its head is sent, so that the whole field counts.
+    # What the stream asks of the field is not known yet when the head is sent, so that the whole field counts.
     assert play(make_app, page(stream), GERMAN, FRENCH, {"Accept-Language": "de-AT"}, FRENCH) == ["MISS", "MISS", "MISS", "HIT"]
     app, _ = make_app(GATEWAY=True)
     app.before_request(lambda: setattr(g, "language", by_language()))
@@ -164,7 +164,7 @@ def test_a_hook_and_a_stream_may_ask(make_app: MakeApp) -> None:
 
 
 def test_what_middleware_reads_counts_as_the_field(directory: Path) -> None:
-    """It stands between gateway and app, and packs by itself what it has read."""
+    """Middleware between gateway and app reads the whole field, and writes it into the body."""
     app = Flask("shop")
     inner = app.wsgi_app
 
@@ -249,7 +249,7 @@ def test_a_confirmation_renews_the_variant_of_its_language(make_app: MakeApp) ->
 
 
 def test_an_app_that_can_not_be_observed_says_it_in_vary(directory: Path) -> None:
-    """Each value of the field is a variant, up to the bound: nobody sees what it asks."""
+    """Each value of the field is a variant, up to the bound, since what the app asks of the field can't be seen."""
     calls = []
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:

@@ -93,7 +93,7 @@ def test_a_factory_may_be_called_twice(tmp_path: Path) -> None:
 
 
 def test_middleware_around_and_inside(make_app: MakeApp) -> None:
-    """What is put around the app later is in front of the gateway: its view of the request is in the key."""
+    """Middleware put around the app after ``init_app`` is in front of the gateway: what it makes of the request is in the key."""
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     app, _ = make_app(GATEWAY=True)
@@ -247,7 +247,7 @@ def test_a_rule_may_say_all_that_cached_may(make_app: MakeApp, clock: time_machi
     ],
 )
 def test_a_visitor_may_prefer_stale(make_app: MakeApp, clock: time_machine.Traveller, headers: Fields, prefers: bool) -> None:
-    """By the field or the cookie that the configuration names, unless a rule says more."""
+    """By the field or the cookie that the configuration names, unless a rule says otherwise."""
     rules = {"/news/a": Policy(max_age=10, stale_while_revalidate=0, jitter=0), "/news/b": Policy(max_age=10, prefer_stale=False)}
     app, cache = make_app(GATEWAY=rules, PREFER_STALE_HEADER="X-Stale", PREFER_STALE_COOKIE="stale")
     views(app)
@@ -312,7 +312,7 @@ def test_a_bad_rule_is_an_error_at_start_up(make_app: MakeApp, rules: Any, said:
 
 @pytest.mark.parametrize("matching", ["none", "server name", "hosts", "subdomains"])
 def test_a_rule_finds_the_endpoint_that_answers(directory: Path, matching: str) -> None:
-    """As Flask would: by host or subdomain where the app has them, and whatever the Host is where it does not care."""
+    """As Flask's routing does: by host or subdomain if the app matches them, otherwise whatever the Host field is."""
     hosts: dict[str, Any] = {"host_matching": True, "static_host": "shop.example"} if matching == "hosts" else {}
     app = Flask("shop", subdomain_matching=matching == "subdomains", **hosts)
     app.config.update(STALECACHE_DIR=directory, STALECACHE_GATEWAY={"page": Policy(max_age=60)})
@@ -377,7 +377,7 @@ def test_what_keeps_a_page_from_being_stored_is_said_once(
 
 
 def test_a_member_who_has_the_page_already_gets_no_second_one(make_app: MakeApp) -> None:
-    """What can't be stored for a visitor is between them and the app, conditions and all."""
+    """Conditions work for members too, although their page can't be stored: they get a 304."""
     app, _ = make_app(GATEWAY=True)
 
     def page() -> Response:

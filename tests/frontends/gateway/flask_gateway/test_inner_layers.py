@@ -57,7 +57,7 @@ MakeSite = Callable[..., tuple[Flask, StaleCache]]
 
 @pytest.fixture
 def make_site(directory: Path) -> MakeSite:
-    """Return a function that makes an app with a gateway, within which something else may answer."""
+    """Return a function that makes an app with a gateway. ``wrap`` is put within the gateway or, if ``late``, around it."""
 
     def make(wrap: Wrap, *, late: bool = False, gateway: Any = True, **config: Any) -> tuple[Flask, StaleCache]:
         app = Flask("shop")
@@ -252,7 +252,7 @@ def test_a_page_that_is_public_no_more_is_dropped(make_site: MakeSite, clock: ti
 
 
 def test_a_gate_that_refuses_a_refresh_leaves_the_page(make_site: MakeSite, clock: time_machine.Traveller) -> None:
-    """Of a page that the app itself has made, a layer before it knows nothing."""
+    """A layer in front of the app says nothing about a page that the app itself has made."""
     is_closed: list[int] = []
 
     def gate(app: App) -> App:
@@ -313,7 +313,7 @@ def test_a_mounted_flask_app_stores_its_own_pages(make_site: MakeSite, directory
 
 
 def test_a_view_of_the_app_is_judged_by_what_it_reads(make_site: MakeSite) -> None:
-    """Also if a layer has taken all fields of the app's answer, and if the app fails."""
+    """Also if the app fails: a hook raises for members, and the error handler answers with a page that says it is public."""
     app, _ = make_site(at(Layer({})))
 
     @app.after_request

@@ -138,7 +138,7 @@ def make_site(tmp_path: Any) -> MakeSite:
 
 
 def walk(site: tuple[Flask, Flask], *visitors: Fields, path: str = "/") -> list[str]:
-    """Let visitors come, and compare what each of them sees with the same site without a cache."""
+    """Make the visits, compare each answer with that of the same site without a cache, and return the cache status words."""
     app, plain = site
     said = []
     for headers in visitors:
@@ -152,7 +152,7 @@ def _shown(seen: Seen) -> tuple[Any, ...]:
     return seen.status, seen.text, seen.headers.get("Location")
 
 
-#: Middleware, and what the members and strangers of its site send.
+#: Middleware, and the fields that the members of its site send.
 SITES: dict[str, tuple[Middleware, list[Fields]]] = {
     "REMOTE_USER from a cookie": (changing(sso), [ALICE, BOB]),
     "a variable of its own": (changing(sso_own_variable), [ALICE, BOB]),
@@ -171,7 +171,8 @@ SITES: dict[str, tuple[Middleware, list[Fields]]] = {
     "scheme": (changing(reverse_proxied), [{"X-Scheme": "https"}, {"X-Scheme": "javascript"}]),
     "host": (changing(reverse_proxied), [{"X-Original-Host": "evil.example"}]),
 }
-#: Middleware that copies the environ in C code, so that what it reads of the copy is not seen, or makes a request of all of it.
+#: Sites whose pages are never stored: the middleware copies the environ in C code, so that what it reads of the copy is not seen,
+#: or makes a request object of the whole environ.
 NEVER = {"a variable, by a request", "REMOTE_USER in a copy", "REMOTE_USER in a dict", "REMOTE_USER in an unpacked dict"}
 
 
@@ -396,7 +397,7 @@ def test_the_log_says_what_to_write(make_site: MakeSite, caplog: pytest.LogCaptu
 
 
 def test_middleware_that_answers_itself_is_not_stored(make_site: MakeSite, caplog: pytest.LogCaptureFixture) -> None:
-    """What it has read to do so can't be told from what it did not have to read."""
+    """The gateway can't see on which reads such an answer depends."""
 
     def gate(app: App) -> App:
         def middleware(environ: Environ, start_response: Any) -> Iterable[bytes]:

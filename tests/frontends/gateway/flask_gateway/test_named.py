@@ -46,7 +46,7 @@ def site(app: Flask, show: Callable[[], Any], *fields: tuple[str, str]) -> None:
 
 
 def play(make_app: MakeApp, show: Callable[[], Any], named: Mapping[str, Any], *visitors: Fields, fields: Any = ()) -> list[str]:
-    """Let visitors come, hold each page against the one without a cache, and return how they were answered."""
+    """Make the visits, compare each page with the one without a cache, and return the cache status words."""
     app, plain = make_app(GATEWAY={"/*": Policy(max_age=60, **named)})[0], make_app(ENABLED=False)[0]
     for each in (app, plain):
         site(each, show, *fields)
@@ -180,7 +180,7 @@ def test_publish_leaves_hidden_values_to_visitors(make_app: MakeApp, clock: time
 
 
 def with_inner(inner: Any, directory: Path, rule: Policy) -> Flask:
-    """Return an app with another one within."""
+    """Return an app that has ``inner`` mounted at ``/inner``."""
     app = Flask("shop", static_folder=None)
     app.secret_key = "not a secret"
     app.config.update(STALECACHE_DIR=directory, STALECACHE_GATEWAY={"/*": rule}, STALECACHE_REFRESH_WORKERS=0)
@@ -312,7 +312,7 @@ def test_the_cookie_of_the_session_is_not_named(make_app: MakeApp) -> None:
 
 
 def test_another_app_within_is_no_observed_one(directory: Path) -> None:
-    """What is mounted sees all cookies, so that its Vary means the whole field."""
+    """A mounted app gets all cookies, and its reads are not seen: its ``Vary: Cookie`` means the whole field."""
 
     def inner(environ: Mapping[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Cache-Control", "public, max-age=60"), ("Vary", "Cookie")])

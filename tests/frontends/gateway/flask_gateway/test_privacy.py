@@ -77,7 +77,7 @@ def by_session() -> str | None:
 
 
 def late(value: Callable[[], Any]) -> Callable[[], Response]:
-    """Return a view that asks who it is for once the response has begun."""
+    """Return a view that looks up its visitor only after the response has begun."""
 
     def view() -> Response:
         def chunks() -> Iterator[str]:
@@ -161,7 +161,7 @@ class _Server(SessionInterface):
 
 
 class _Dumb(SessionInterface):
-    """Has a session that can't tell whether it was used."""
+    """Opens sessions that don't record whether they were used."""
 
     def open_session(self, app: Flask, request: Any) -> Any:
         name = request.cookies.get("session")
@@ -184,7 +184,7 @@ def keeping(interface: SessionInterface, build: Build) -> Build:
 
 
 class _TellTale(SecureCookieSessionInterface):
-    """Says who it is for while it saves the session, which is after all hooks."""
+    """Writes the visitor's name into the page while it saves the session, after all hooks have run."""
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         response.set_data(f"hello {request.cookies.get('user', 'stranger')}")
@@ -223,7 +223,7 @@ PERSONAL: dict[str, Build] = {
     "fields as a whole in a stream": site(late(by_all_fields)),
 }
 
-#: Those that are never stored, since nobody can tell whose they are.
+#: Sites whose pages are never stored: they read all fields, so that it is not known on which of them the page depends.
 NEVER = {"fields as a whole", "fields as a whole in a stream"}
 
 
@@ -250,7 +250,7 @@ def test_nobody_sees_anothers_page(make_app: MakeApp, name: str, visitors: list[
 
 
 def test_members_at_once_see_their_own(make_app: MakeApp) -> None:
-    """Who waits for another's call is not given what that brings, if it is for that one."""
+    """A request that waits for another visitor's call is not given its page if that is personal."""
     app, _ = make_app(GATEWAY=True)
     started, more = threading.Event(), threading.Event()
 
@@ -270,7 +270,7 @@ def test_members_at_once_see_their_own(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize("failing", [True, False])
 def test_members_failures_are_their_own(make_app: MakeApp, failing: bool) -> None:
-    """The error page with a name on it is not given to who waited; nor is a copy in its place, which is not for members."""
+    """An error page with a visitor's name on it is not given to the requests that waited for it."""
     app, _ = make_app(GATEWAY=True)
     started, more = threading.Event(), threading.Event()
 

@@ -69,7 +69,7 @@ def test_a_redirect_of_routing_is_not_stored_with_ignored_parameters(make_app: M
     assert "EVIL" not in visit(app, path).headers["Location"]
     assert visit(app, path).word == "HIT"
     assert "EVIL" not in visit(app, path + "?utm_source=EVIL").headers["Location"]
-    # What is in the key is stored with it.
+    # A redirect is stored with the parameters that are in the key.
     assert [visit(app, path + "?x=2").word for _ in range(2)] == ["MISS", "HIT"]
     assert visit(app, path + "?x=2").headers["Location"] == visit(plain, path + "?x=2").headers["Location"]
 

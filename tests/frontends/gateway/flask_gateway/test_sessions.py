@@ -49,7 +49,7 @@ def raw() -> Any:
 
 
 def play(make_app: MakeApp, build: Build, *visitors: Fields, path: str = "/", **config: Any) -> list[str]:
-    """Let visitors come, hold each page against the one without a cache, and return how they were answered."""
+    """Make the visits, compare each page with the one without a cache, and return the cache status words."""
     said: list[str] = []
     app, plain = make_app(GATEWAY=True, **config)[0], make_app(ENABLED=False)[0]
     for each in (app, plain):
@@ -72,7 +72,7 @@ def late() -> Response:
 
 
 def later() -> Response:
-    """Read a session that is kept, after the context has gone."""
+    """Keep the session object, and read it after the request context has ended."""
     mine = raw()
     mine.get("theme")
 
@@ -92,7 +92,7 @@ def set_user() -> None:
     g.user = session.get("user")
 
 
-#: Pages that have read one key, wherever that was; and others that no key tells.
+#: Pages that read one key of the session, in different places; and pages that read the session in ways that no key describes.
 BY_KEY: dict[str, Build] = {
     "view": site(who_by_session),
     "hook": site(lambda: f"hello {g.user}", before_request=set_user),
@@ -132,7 +132,7 @@ def test_a_view_of_the_gateway_is_observed_by_key(make_app: MakeApp) -> None:
 
 
 def test_keys_beside_vary_cookie_of_the_apps_own_make_variants(make_app: MakeApp) -> None:
-    """Then the field is in the key, and a key that is there makes no difference."""
+    """Then the Cookie field is in the cache key, and it makes no difference which keys the session has."""
 
     def view() -> Response:
         response = Response(who_by_session())
@@ -219,7 +219,7 @@ def test_a_session_that_has_changed_keeps_its_page_out(make_app: MakeApp, hook: 
 
 
 def test_who_waits_is_not_sent_the_session_of_another(make_app: MakeApp) -> None:
-    """Another cookie beside it keeps the page out, as ever."""
+    """A page that sets another cookie beside the session's is not stored, as usual."""
 
     def view() -> Response:
         session.permanent = True

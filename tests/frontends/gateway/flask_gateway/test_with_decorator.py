@@ -51,7 +51,7 @@ def test_a_cached_page_is_stored_once_and_speaks_once(
     said = [visit(app, "/", headers, method=method) for method, headers in asked]
     assert [len(statuses_of(seen)) for seen in said] == [1] * 5
     assert ["hit" in statuses_of(seen)[0] for seen in said] == [False, True, True, False, False]
-    # Each has entered the app: the gateway has nothing of it.
+    # Each request has entered the app: the gateway stores nothing of this page.
     assert visits == [False] * 5
     clock.shift(11)
     stale = visit(app)
@@ -360,7 +360,7 @@ def test_a_gateway_view_may_ignore_the_session(make_app: MakeApp, ignored: bool)
     assert words == (["MISS", "HIT", "HIT"] if ignored else ["MISS", "BYPASS", "HIT"])
 
 
-#: What a hit would have to ask the app, and what the error says.
+#: Parameters for which a hit would have to call the app, and what the error advises instead.
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unless": ({"unless": lambda: False}, "STALECACHE_GATEWAY"),
     "key": ({"key": lambda: "x"}, "vary="),
@@ -385,7 +385,7 @@ def test_what_a_hit_would_have_to_ask_the_app_is_refused_at_decoration(make_app:
 
 @pytest.mark.parametrize("given", [{"lock_timeout": 0}, {"wait": 0}, {"refresh_ahead": 0}])
 def test_zero_is_said_too(make_app: MakeApp, given: dict[str, Any]) -> None:
-    """``wait=0`` asks for something; only ``refresh_ahead=0`` is what holds anyway."""
+    """``lock_timeout=0`` and ``wait=0`` set something, and are refused. ``refresh_ahead=0`` changes nothing, and is accepted."""
     _, cache = make_app()
     if "refresh_ahead" in given:
         cache.cached(60, gateway=True, **given)

@@ -161,7 +161,7 @@ WRONG: dict[str, tuple[Callable[..., Any], bool]] = {
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_an_app_does_wrong_is_seen_as_without_a_gateway(behind: Behind, wrong: str) -> None:
-    """Cold, and once more when what may be stored is."""
+    """With an empty store, and once more after the first answer has been stored, if it may be."""
     answer, is_stored = WRONG[wrong]
     bare, app = App(answer), App(answer)
     gateway = behind(app)
@@ -190,7 +190,7 @@ def test_what_an_app_does_wrong_is_seen_where_nothing_may_stand_in(
     assert app.closed == [1] * len(app.closed)
 
 
-#: What of that is no answer at all, so that what is stored stands in.
+#: Those mistakes of ``WRONG`` that give no answer at all, so that the stored page stands in.
 NO_ANSWER = (
     "raises at once", "raises after start_response", "raises at the first chunk", "starts twice", "starts anew",
     "starts anew in the first chunk", "never starts", "never starts, and yields nothing", "starts after the first chunk",

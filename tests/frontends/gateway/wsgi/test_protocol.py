@@ -24,14 +24,14 @@ from support.wsgi_apps import FRESH, PLAIN, STALE, App, Behind, Body, answering,
 
 @pytest.fixture
 def complaints(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """The validator of the standard library says on stderr what was not closed."""
+    """Check stderr after the test: the validator of the standard library reports there what was not closed."""
     yield
     gc.collect()
     assert capsys.readouterr().err == ""
 
 
 def polite(environ: dict[str, Any], start_response: Any) -> Any:
-    """Answer as the path says; what is no body is a list, so that the validator's wrapper is what is closed."""
+    """Answer as the path says. All but the stream are lists, which have no ``close()``: only the validator's wrapper is closed."""
     how, asked = environ["PATH_INFO"], environ.get("HTTP_IF_NONE_MATCH")
     fields = [STALE if how == "/stale" else FRESH, PLAIN, ("ETag", '"one"')]
     if how == "/renewed" and asked == '"one"':
@@ -135,7 +135,7 @@ def test_what_a_server_raises_for_a_head_closes_the_body(behind: Behind) -> None
     with pytest.raises(OSError, match="gone"):
         gateway(environ_for(), refuse)
     assert app.closed == [1]
-    # Nobody waits for it.
+    # The call that failed is not waited for.
     assert go(ask, gateway).result(PATIENCE).page == ("HIT" if app.calls == 1 else "MISS", b"page")
 
 

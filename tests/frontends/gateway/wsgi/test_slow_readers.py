@@ -54,7 +54,7 @@ def slow() -> Iterator[Callable[..., Any]]:
 
     yield begin
     for body in bodies:
-        # One from the store is a tuple.
+        # A body from the store is a tuple, which has no ``close()``.
         close_iterable(body)
 
 
@@ -119,7 +119,7 @@ def test_where_no_thread_runs_a_stream_holds_up_no_other_process(directory: Path
 def test_one_slow_reader_after_the_other_holds_up_nobody(
     behind: Behind, slow: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has waited for two of them waits for no more."""
+    """A visitor who has waited for two slow readers waits for no third one."""
     app = streaming()
     gateway = behind(app)
     slow(gateway)
@@ -155,7 +155,7 @@ def test_a_hundred_slow_readers_keep_no_more_than_four_of_the_largest_bodies(
 
 @pytest.mark.usefixtures("patient")
 def test_a_copy_that_was_given_up_releases_those_who_wait(behind: Behind, slow: Callable[..., Any]) -> None:
-    """With the next chunk, and all at once: for a while nobody could store it."""
+    """They are released with the next chunk, and all at once, since for a while none of them could store the page."""
     app = streaming(b"x" * 6000, b"x" * 4000)
     gateway = behind(app, max_entry_size=10_000)
     first = slow(gateway)

@@ -45,7 +45,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Its log is the test's own business."""
+        """Log nothing."""
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 def held(event: threading.Event, chunk: bytes) -> Callable[[], bytes]:
-    """Return a part of a body that comes once a test lets it."""
+    """Return a part of a body that is sent once the event is set."""
 
     def part() -> bytes:
         assert event.wait(PATIENCE)
@@ -112,7 +112,7 @@ def test_a_stream_reaches_the_client_while_the_app_still_makes_it(behind: Behind
 
 
 def test_what_a_client_has_whole_is_stored_before_it_comes_back(behind: Behind) -> None:
-    """The client sees by the length that it has all, and is not to find the page missing."""
+    """The client knows by the length that it has all, and may come back at once: the page must be stored by then."""
     more = threading.Event()
     app = answering(b"one", b"two", held(more, b""), fields=length(6))
     gateway = behind(app)
@@ -163,7 +163,7 @@ def test_those_who_wait_for_a_stream_get_all_of_it(behind: Behind) -> None:
 
 
 def test_those_who_wait_for_an_endless_stream_do_so_once(behind: Behind) -> None:
-    """Its client is quick, and it says nothing of the kind; after the lock timeout nobody waits for it again."""
+    """Its client is quick, and its head does not say that it is endless. After the lock timeout nobody waits for it again."""
     more = threading.Event()
     app = App(lambda *asked: body_of(b"one", held(more, b"two"))(*asked))
     gateway = behind(app, lock_timeout=0.2)

@@ -1,4 +1,4 @@
-"""Marks in every place that templates, JSON and links make: what a visitor has chosen breaks out of none of them."""
+"""Marks in all kinds of places in templates, JSON and links: a value that a visitor has chosen must not break out of its place."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_response_that_is_compressed_on_its_way_out(make_app: MakeApp) -> None
 
 
 def minified(text: str) -> str:
-    """Return what a tool leaves of a page that takes white space and needless quotes of entities away."""
+    """Minify a page as tools do: remove needless white space, and replace the entity of the single quote."""
     return re.sub(r">\s+<", "><", re.sub(r"[ \t]+", " ", text)).replace("&#39;", "'")
 
 

@@ -37,7 +37,7 @@ View = Callable[..., Any]
 
 
 def page(view: Callable[[View], Any], **policy: Any) -> Callable[[Flask, StaleCache], None]:
-    """Return what sets up an app with one cached view, which is given a hole."""
+    """Return a function that sets up an app with one cached view, which calls ``view`` with a hole."""
 
     def build(app: Flask, cache: StaleCache) -> None:
         hole = cache.hole(name="who")(who)
@@ -525,7 +525,7 @@ def test_a_mark_in_an_argument_of_a_fetch_function_is_an_error(make_app: MakeApp
     greet = cache.memoize(60)(lambda name: f"hello {name}")
     app.testing = True
     app.add_url_rule("/", "page", cache.cached(60)(lambda: greet(f"{hole()}")))
-    # What fails with a mark is called anew: then it is a plain call.
+    # A view that fails with a mark is called again, and then the hole is a plain call.
     assert [visit(app, "/", each).text for each in (BOB, NOBODY)] == ["hello bob", "hello nobody"]
 
 
@@ -551,7 +551,7 @@ def test_a_hole_that_nobody_knows_any_more_makes_the_page_anew(make_app: MakeApp
     assert [visit(later, "/", BOB).page for _ in range(2)] == [("EXPIRED", "new bob"), ("HIT", "new bob")]
 
 
-#: Functions of two versions of an app under one name, and how their pages call them.
+#: Functions that versions of an app have under one name, and how their pages call them.
 VERSIONS: dict[str, tuple[Callable[..., str], Callable[[View], str]]] = {
     "none": (lambda: who(), lambda hole: hole()),
     "one": (lambda greeting: f"{greeting} {who()}", lambda hole: hole("hi")),
@@ -561,7 +561,7 @@ VERSIONS: dict[str, tuple[Callable[..., str], Callable[[View], str]]] = {
 
 @pytest.mark.parametrize(("before", "after"), list(permutations(VERSIONS, 2)))
 def test_a_hole_with_other_parameters_makes_the_page_anew(before: str, after: str, make_app: MakeApp) -> None:
-    """Two versions of an app beside each other: neither shows an empty corner."""
+    """Two versions of an app run side by side, and no page of theirs has an empty hole."""
     apps = []
     for name in (before, after):
         app, cache = make_app()

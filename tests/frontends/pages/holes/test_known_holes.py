@@ -37,7 +37,7 @@ class Form(FlaskForm):
 
 
 def opened(client: FlaskClient, path: str = "/", **more: Any) -> tuple[str, str]:
-    """Return how a visitor was answered, and with what."""
+    """Return the status word and the text of an answer."""
     with client.get(path, **more) as response:
         return response.headers.get("X-Cache-Status", ""), response.text
 

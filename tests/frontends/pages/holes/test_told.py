@@ -1,4 +1,4 @@
-"""Who tells of holes: ``Cache-Status``, ``show``, ``why``, the dashboard; and the line of a template that makes a page personal."""
+"""Where holes are shown: ``Cache-Status``, ``show``, ``why``, the dashboard; and which line of a template makes a page personal."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from support.servers import PATIENCE, Gate, Server, crowd, serving, wait_for
 
 
 class Deploys:
-    """Apps on one directory, set up one after the other, with one view that says whose it is."""
+    """Apps on one directory, set up one after the other. Their view names the app that made the page."""
 
     def __init__(self, make_app: MakeApp, clock: time_machine.Traveller) -> None:
         self.make_app = make_app
@@ -214,14 +214,14 @@ VISITORS = 50
 
 def server_site(kind: str, folder: Path, gate: Gate) -> AbstractContextManager[Server]:
     config = {"STALECACHE_DIR": str(folder / "cache"), "STALECACHE_PREFER_STALE_HEADER": "X-Prefer-Stale"}
-    # A worker takes no more connections than it has threads, or some would wait for a thread and not arrive.
+    # With more connections than threads, some requests would wait for a thread, and the hook would not count their arrival.
     room = {} if kind == "sync" else {"threads": VISITORS // 2, "worker_connections": VISITORS // 2, "keepalive": 0}
     environment = {"GATE": gate.url, "FOLDER": folder, "SETTINGS": json.dumps(config)}
     return serving(kind, SOURCE, folder, env=environment, **room)
 
 
 def make_older(directory: Path, seconds: float) -> None:
-    """Let all that is stored have been stored so much earlier."""
+    """Backdate all stored entries."""
     store = FileStore(directory)
     for file in [path for path in directory.glob("??/*") if path.suffix == ""]:
         entry = store.load(decode_head(file.read_bytes()).key).entry

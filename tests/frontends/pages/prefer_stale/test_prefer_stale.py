@@ -302,7 +302,7 @@ def test_without_a_refresh_the_next_one_triggers_it(make_app: MakeApp, clock: ti
     assert [visit(app, "/", HEADER).page for _ in range(5)] == [("STALE", "run 1")] * 5
     settle(app, cache)
     assert view.runs == 1
-    # Who has not asked for it has the page renewed: behind in SWR, else while it is waited for.
+    # A visitor who does not prefer stale has the page renewed: in SWR in the background, later while they wait.
     assert visit(app).page == (("STALE", "run 1") if age == IN_SWR else ("EXPIRED", "run 2"))
     settle(app, cache)
     assert visit(app, "/", HEADER).page == ("HIT", "run 2")

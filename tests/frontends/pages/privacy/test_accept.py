@@ -154,7 +154,7 @@ def after_a_best_match(read: Callable[[LanguageAccept], object]) -> object:
     return read(languages)
 
 
-#: Whoever reads more of the field than a best match depends on more of it.
+#: Reads that depend on more of the field than one best match does: its whole value makes the variant.
 OTHERWISE: dict[str, Callable[[], object]] = {
     "best": lambda: request.accept_languages.best,
     "in": lambda: "de-AT" in request.accept_languages,
@@ -202,7 +202,7 @@ def test_other_reads_make_variants_of_the_field(make_app: MakeApp, name: str) ->
 
 
 def test_a_list_that_is_not_told_by_the_field_of_the_request(make_app: MakeApp) -> None:
-    """A hook puts another language into the environ, by a cookie: both of them count."""
+    """A hook puts the language of a cookie into the environ: both the cookie and the field count."""
 
     def build(app: Flask, cache: StaleCache) -> None:
         @app.before_request

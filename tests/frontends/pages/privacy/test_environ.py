@@ -106,7 +106,7 @@ def test_what_the_server_knows_of_a_visitor_is_not_shared(make_app: MakeApp, nam
 
 
 def test_a_variable_that_is_absent_is_an_absent_name(make_app: MakeApp) -> None:
-    """As of middleware that sets it for members only."""
+    """For example, one that middleware sets for members only."""
     app, cache = make_app()
     shown(lambda: f"hello {request.environ.get('shop.user', 'stranger')}")(app, cache)
     said = [visit(app, environ=environ).page for environ in ({}, {"shop.user": "ann"}, {}, {"shop.user": "bob"})]
@@ -170,7 +170,7 @@ BY_C: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("name", BY_C)
 @pytest.mark.parametrize("order", [(NOBODY, ANN, BOB, NOBODY), (ANN, BOB, NOBODY, ANN)], ids=["stranger", "member"])
 def test_c_code_that_reads_cookies_is_seen(make_app: MakeApp, name: str, order: tuple[Fields, ...]) -> None:
-    """A visitor without any cookie may get the page of another one."""
+    """A visitor without any cookie may get the page of another visitor without any."""
     said = play(make_app, shown(lambda: f"{BY_C[name]()!s}"), *order)
     assert "HIT" not in said[:3]
     assert (said[3] == "HIT") is (order[0] is order[3] is NOBODY)
@@ -259,7 +259,8 @@ def test_every_attribute_of_a_request_is_recorded_or_says_nothing_of_its_visitor
     }  # fmt: skip
     other = {**CAROL, "REMOTE_PORT": "5", "SERVER_PORT": "80", "AUTH_TYPE": "Basic"}
     for name in names:
-        # A refresh's view of the page, and then that of a visitor who carries everything.
+        # First, a visitor without anything fills the page, as a refresh would. Then one who carries everything comes; and once more
+        # with another port in the key, so that the page is made for them.
         visit(app, f"/{name}")
         with_all = visit(app, f"/{name}", one, environ=other)
         plain = visit(app, f"/{name}", {**one, "X-Forwarded-Port": "1"}, environ=other)

@@ -190,7 +190,7 @@ TAGGED, OTHER, BARE = "/?utm_source=ann", "/?utm_source=bob", "/"
 @pytest.mark.parametrize("name", QUERY)
 @pytest.mark.parametrize("where", ["view", "hook"])
 def test_a_page_that_reads_an_ignored_parameter_is_not_stored(make_app: MakeApp, name: str, where: str) -> None:
-    """Whoever fills while one is present: nobody else sees it. Who comes without one is cached as ever."""
+    """A page made for a query with such a parameter is shown to nobody else. Without one, pages are cached as usual."""
     app, cache = make_app(IGNORED_PARAMETERS=["utm_*"])
     if where == "hook":
         app.before_request(lambda: setattr(g, "read", f"{QUERY[name]()!s}"))
@@ -230,7 +230,7 @@ def test_the_path_and_the_endpoint_say_nothing_of_the_query(make_app: MakeApp) -
 
 
 def come_with_invented_names(make_app: MakeApp) -> None:
-    """A page that reads ``request.url`` beside ignored patterns: each visitor may bring another name that matches."""
+    """Let 100 visitors come to a page that reads ``request.url``, each with another parameter that matches an ignored pattern."""
     app, cache = make_app()
     shown(lambda: f"at {request.url}", ignored_parameters=["utm_*"])(app, cache)
     for count in range(100):
@@ -288,7 +288,7 @@ def test_fields_that_an_ignored_reader_reads_do_not_count(make_app: MakeApp, exe
 
 
 def test_a_reader_is_exempt_for_the_fields_that_are_named_beside_it(make_app: MakeApp, exempt: types.ModuleType) -> None:
-    """Exempt are pairs of reader and field: another field counts, and so do all fields at once."""
+    """Pairs of reader and field are exempt: a read of another field counts, and so does one of all fields."""
 
     def build(app: Flask, cache: StaleCache) -> None:
         app.before_request(lambda: (exempt.field("X-User"), None)[-1])
@@ -351,7 +351,7 @@ def test_what_the_view_reads_after_an_ignored_reader_counts(
 def test_what_werkzeug_has_parsed_for_an_ignored_reader_counts_for_the_view(
     make_app: MakeApp, exempt: types.ModuleType, name: str, field: str, one: str, other: str
 ) -> None:
-    """Werkzeug keeps it: the view's reading looks at no field any more."""
+    """Werkzeug keeps the parsed value, so the view's read no longer reads a field."""
 
     def build(app: Flask, cache: StaleCache) -> None:
         app.before_request(lambda: (exempt.attribute(name), None)[-1])

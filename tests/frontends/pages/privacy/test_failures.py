@@ -27,7 +27,7 @@ def waiters(app: Flask) -> int:
 
 
 def at_once(app: Flask, view_runs: threading.Event, go_on: threading.Event, first: Fields, *others: Fields) -> list[Seen]:
-    """Let one visitor come, and the others wait for that one's answer."""
+    """Let one visitor come, whose call of the view hangs, and go on when the others wait for its result, or after ten seconds."""
     seen: dict[int, Seen] = {}
 
     def come(number: int, headers: Fields) -> None:
@@ -124,7 +124,7 @@ def test_who_shares_a_failure_is_not_given_what_hooks_did_for_the_first(make_app
 
     class Slow(Response):
         def iter_encoded(self) -> Iterator[bytes]:
-            # Whoever waited is slow to look at the failure, until the first one's hooks are done with it.
+            # Visitors who waited read the failure only after the hooks have run for the first one.
             assert not request or mark in request.environ or signed.wait(10)
             return super().iter_encoded()
 

@@ -59,7 +59,7 @@ def header_by_subscript() -> str:
         return "-"
 
 
-#: Every way to read one name of a request, and a visitor who carries it; whoever does not must never see the difference.
+#: Every way to read one name of a request, and a visitor who carries it, whose page nobody else may see.
 NAMED: dict[str, tuple[Callable[[], object], Fields]] = {
     "cookies.get": (lambda: request.cookies.get("user"), {"Cookie": "user=ann"}),
     "cookies.get-default": (lambda: request.cookies.get("user", "-", str), {"Cookie": "a=b; user=ann"}),
@@ -346,7 +346,7 @@ def test_names_are_seen_wherever_they_are_read(make_app: MakeApp, build: Build) 
 
 
 def test_an_error_handler_that_reads_is_seen(make_app: MakeApp) -> None:
-    """Its page is stored for the listed status; one that is not the cache's has no word of ours."""
+    """Its page is stored, since the status is listed. An error page that does not come from the cache has no status word."""
 
     def build(app: Flask, cache: StaleCache) -> None:
         app.register_error_handler(404, lambda error: (f"not for {who()}", 404))

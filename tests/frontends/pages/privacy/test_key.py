@@ -122,7 +122,7 @@ def test_another_query_is_another_page(make_app: MakeApp, first: str, second: st
     shown(view)(plain, off)
     for path in (first, second, first, second):
         assert visit(app, path).text == visit(plain, path).text
-    # A server that tells no empty query from none gives both the same environ.
+    # The environ of "/?" is that of "/" if the server does not distinguish an empty query from none: then they are one page.
     assert visit(app, first).word == "HIT"
 
 
@@ -166,7 +166,7 @@ def test_a_normaliser_that_raises_is_live_and_logged(make_app: MakeApp, caplog: 
 def test_a_normaliser_that_returns_no_text_is_live_and_logged(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, value: object
 ) -> None:
-    """What an object looks like says nothing of what it is."""
+    """The ``str`` of an object does not tell its value."""
     normalise = cast("Any", lambda field: value)
     build = shown(lambda: f"for {request.headers.get('X-User')}", vary={"X-User": normalise})
     assert play(make_app, build, ANN, BOB, NOBODY) == ["BYPASS"] * 3

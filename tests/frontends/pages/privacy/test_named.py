@@ -230,7 +230,7 @@ def test_a_page_within_a_page_hands_on_what_it_has_named(make_app: MakeApp) -> N
 
 
 def refreshed_site(make_app: MakeApp, view: Callable[[], str], **named: Any) -> tuple[Flask, StaleCache, list[dict[str, Any]]]:
-    """Return an app whose refreshes run in line, and what each call of its view had."""
+    """Return an app with refreshes in line, its cache, and for each call of its view the cookies and whether it is a refresh."""
     app, cache = make_app(REFRESH_WORKERS=0)
     calls: list[dict[str, Any]] = []
 

@@ -69,7 +69,7 @@ BY_KEY: dict[str, Callable[[], object]] = {
     "twice": lambda: (session.get("lang"), session.get("user")),
     "one by another": lambda: session.get("lang") or session.get("user"),
 }
-#: Ways to read more than keys tell.
+#: Reads that can't be attributed to a key: the whole session counts.
 AS_A_WHOLE: dict[str, Callable[[], object]] = {
     "dict": lambda: dict(session),
     "iter": lambda: sorted(session),
@@ -139,7 +139,7 @@ PLACES = [in_view, in_hook, in_signal, in_converter, in_context_processor]
 
 
 def walk(make_app: MakeApp, place: Callable[..., None], reads: Reads, *visitors: Fields) -> dict[str, list[str]]:
-    """Let visitors come to a page for each way to read, hold each against the app without a cache, and return how they fared."""
+    """Let visitors come to a page for each way to read, compare each answer with the app without a cache, and return the words."""
     if place not in (in_view, in_hook):
         # The others differ in when they read, not in how.
         reads = {name: reads[name] for name in list(reads)[:: len(reads) // 3]}
@@ -163,7 +163,7 @@ def walk(make_app: MakeApp, place: Callable[..., None], reads: Reads, *visitors:
             (NOBODY, FORM, ANN, MESSAGE, BOB, EMPTY, FORGED, NOBODY, ANN),
             ["MISS", "HIT", "BYPASS", "HIT", "BYPASS", "HIT", "HIT", "HIT", "BYPASS"],
         ),
-        # A member who comes first leaves a note, and the next who lacks the key leads.
+        # A member who comes first leaves a note, and the next visitor who lacks the key fills the page.
         ((ANN, BOB, FORM, NOBODY, MESSAGE, ANN, BOB), ["MISS", "MISS", "MISS", "HIT", "HIT", "BYPASS", "BYPASS"]),
     ],
     ids=["a stranger first", "members first"],
@@ -312,7 +312,7 @@ def test_a_session_that_is_kept_in_g_is_still_its_visitors(make_app: MakeApp, ke
 
 
 def test_a_session_that_another_context_has_handed_out_is_one_name(make_app: MakeApp) -> None:
-    """A copy of the context has the same session: what is done to it there, the log of this one does not tell."""
+    """A copy of the context has the same session, but the log of this context does not record what the copy does to it."""
 
     def build(app: Flask, cache: StaleCache) -> None:
         @app.before_request
@@ -327,7 +327,7 @@ def test_a_session_that_another_context_has_handed_out_is_one_name(make_app: Mak
 
 @pytest.mark.parametrize("read", [lambda: request_ctx._session.get("user"), lambda: session.get("user")])  # type: ignore[attr-defined]
 def test_a_session_that_only_a_hook_reads_tells_its_visitors_apart(make_app: MakeApp, read: Callable[[], object]) -> None:
-    """Also past the public ways to it, before anything else has asked for it."""
+    """Also if the hook bypasses the public accessors, before anything else has opened the session."""
 
     def build(app: Flask, cache: StaleCache) -> None:
         app.before_request(lambda: setattr(g, "user", read()))
@@ -426,7 +426,7 @@ def test_an_error_page_is_of_its_visitor(make_app: MakeApp) -> None:
         app.register_error_handler(LookupError, lambda error: (f"not for {session.get('user')}", 404))
         shown(lambda: {}["nothing"], statuses={404: 60})(app, cache)
 
-    # What an exception answers has no word of ours.
+    # The answer to an exception has no status word, unless it comes from the cache.
     assert play(make_app, build, NOBODY, FORM, ANN, BOB, NOBODY) == ["MISS", "HIT", "", "", "HIT"]
 
 

@@ -294,7 +294,7 @@ def test_a_session_without_flags_is_taken_to_be_changed_by_who_uses_it(make_app:
             return False
 
         def save_session(self, app: Flask, session: object, response: Response) -> None:
-            """It lives nowhere."""
+            """Do nothing: the session is made anew for each request."""
 
     def build(app: Flask, cache: StaleCache) -> None:
         app.session_interface = BareInterface()  # type: ignore[assignment]

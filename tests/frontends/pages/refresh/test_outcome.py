@@ -57,7 +57,7 @@ def test_what_a_hook_answers_in_the_views_place_is_never_stored(
 
 
 def test_a_hook_that_wants_a_login_leaves_the_copy(make_app: MakeApp, clock: time_machine.Traveller, origin: Origin) -> None:
-    """Flask's tutorial turned round: the whole site is for members, whose pages are not stored; nothing breaks."""
+    """The reverse of Flask's tutorial: the whole site is for members, whose pages are not stored. Nothing breaks."""
     app, cache = make_app()
     app.before_request(lambda: None if request.cookies.get("user") else redirect("/login"))
     cached(app, cache, origin.view)
@@ -192,7 +192,7 @@ def test_a_failed_refresh_keeps_the_copy(
 def test_the_pause_after_failures_doubles_up_to_the_longest(
     make_app: MakeApp, clock: time_machine.Traveller, origin: Origin
 ) -> None:
-    """Each pause is between once and 1.25 times 4, 8, 16, 20, 20 … seconds."""
+    """The pauses are 4, 8, 16, 20, 20 … seconds, each lengthened by up to a quarter at random."""
     app, cache = make_app(REFRESH_BACKOFF=(4, 20), REFRESH_WORKERS=0)
     cached(app, cache, origin.view, stale_while_revalidate=6000)
     visit(app)
@@ -282,7 +282,10 @@ def test_a_full_queue_drops_the_refresh_and_counts_it(make_app: MakeApp, clock: 
 
 
 def test_a_queue_holds_as_many_as_it_says(make_app: MakeApp, clock: time_machine.Traveller, origin: Origin) -> None:
-    """One runs, one waits, and the one that is asked for less is dropped; its page is there, and the next visitor hands it over."""
+    """One refresh runs, one waits, and that of the less requested page is dropped.
+
+    The copy of that page stays, and the next visitor hands the refresh over again.
+    """
     running, go_on = threading.Event(), threading.Event()
 
     def answer() -> str:

@@ -1,4 +1,4 @@
-"""Refreshes that wait: at the view and at the gateway, endpoints take turns, and the page that is asked for most comes first."""
+"""Waiting refreshes, of views and of the gateway: endpoints take turns, and the most requested page comes first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def held() -> Iterator[threading.Event]:
 
 @pytest.fixture(autouse=True)
 def _no_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page that takes a processor for long by chance, on a busy machine, would not wait with the others."""
+    """Close the lane: on a busy machine, a page that by chance takes the processor for long would wait there."""
     monkeypatch.setattr(Lane, "is_open", False)
 
 

@@ -1,4 +1,4 @@
-"""The refresh of a page: the request that is made from the recipe, and pages that carry their visitor."""
+"""The refresh of a page: the request that is made from the recipe, and refreshes that carry the visitor's fields."""
 
 from __future__ import annotations
 
@@ -398,7 +398,7 @@ def test_a_session_that_tells_by_itself_is_believed(make_app: MakeApp, origin: O
             return AsInFlaskSession({"user": request.cookies.get(self.get_cookie_name(app), "-")})
 
         def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-            """It is not about that."""
+            """Do nothing: this test is not about saving."""
 
     app, cache = make_app()
     app.session_interface = Interface()

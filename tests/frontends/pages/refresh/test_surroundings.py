@@ -1,4 +1,4 @@
-"""The refresh of a page: in all surroundings."""
+"""The refresh of a page: behind proxies, dispatchers and other middleware, and of views of several kinds."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_middleware_around_the_app(
 def test_middleware_that_raises(
     make_app: MakeApp, clock: time_machine.Traveller, origin: Origin, moment: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is the refresh's own affair: what the view has answered is stored, else the copy stays."""
+    """The error stays within the refresh. If the view has answered, its page is stored; otherwise the copy stays."""
     caplog.set_level(logging.CRITICAL, "flask_stalecache.none")
     app, cache = make_app(REFRESH_BACKOFF=(10, 100))
     inner = app.wsgi_app
@@ -246,7 +246,7 @@ def test_the_response_of_a_refresh_is_closed(make_app: MakeApp, clock: time_mach
 
 
 def test_a_cached_view_called_by_the_refreshed_one(make_app: MakeApp, clock: time_machine.Traveller, origin: Origin) -> None:
-    """It is not taken for the page that is being renewed: its own copy is fresh, and serves."""
+    """The inner view is not mistaken for the page that is being refreshed: its own copy is fresh, and is served."""
     app, cache = make_app()
     inner = cache.cached(600, jitter=0)(origin.view)
     runs: list[int] = []

@@ -74,7 +74,7 @@ def test_call_on_close_runs_with_the_first_response(make_app: MakeApp, kind: str
 
     app = site(make_app, view)
     assert visit(app).page == ("MISS", PAGE)
-    # Werkzeug itself never calls it for a file that is passed on as it is; a file that was stored is not.
+    # Without a cache, Werkzeug never calls it for a file that it passes through. A file that was stored is not passed through.
     assert closed == ["closed"]
     again = visit(app)
     assert again.page == ("MISS" if kind == "stream" else "HIT", PAGE)

@@ -15,7 +15,7 @@ from support.responses import MODIFIED, PAGE, WINDOWS, Switch, site
 
 
 def told(seen: Seen) -> tuple[str, str, str | None]:
-    """Return how a visitor was answered, in both fields, and the age of it."""
+    """Return the values of both status fields, and of Age."""
     return seen.word, seen.headers["Cache-Status"], seen.headers.get("Age")
 
 
@@ -283,7 +283,7 @@ def test_an_error_handler_of_an_exception_makes_the_page_of_a_listed_status(make
 
 
 def test_an_error_page_with_a_status_of_its_own_is_judged_by_that(make_app: MakeApp) -> None:
-    """The handler turns the listed 404 into something that is not."""
+    """The handler turns the listed 404 into a status that is not listed."""
     app, cache = make_app()
     app.register_error_handler(404, lambda error: ("please pay", 402))
 

@@ -23,7 +23,7 @@ CONFIGURED = {"MAX_AGE": 30, "STALE_WHILE_REVALIDATE": 40, "STALE_IF_ERROR": 50}
 
 
 def probes(fresh: int, swr: int, sie: int) -> list[tuple[int, bool, str]]:
-    """Return at which second a page of these windows is asked for, whether the view fails then, and the word that is due."""
+    """Return when to request a page with these windows, in seconds, whether the view fails then, and the expected word."""
     last_fresh = [(fresh - 1, False, "HIT")] if fresh else []
     in_swr = [(fresh, False, "STALE"), (fresh + swr - 1, False, "STALE")] if swr else []
     in_sie = [(fresh + sie - 1, True, "STALE")] if sie > swr else []
@@ -115,7 +115,7 @@ def test_jitter_shortens_freshness_by_its_share_at_most(make_app: MakeApp, jitte
     share = 0.1 if jitter is None else jitter
     assert all(1000 * (1 - share) - 1 <= life <= 1000 for life in lives)
     assert (len(set(lives)) > 1) == (share > 0)
-    # 30 draws that all fall into one half have a chance of 1 in 10**9.
+    # The chance that all 30 draws fall into the same half is 2 in 10**9.
     assert share == 0 or min(lives) < 1000 * (1 - share / 2) < max(lives) + 1
 
 

@@ -109,7 +109,7 @@ def test_a_view_that_fails_is_left_alone_for_a_while(make_app: MakeApp, clock: t
 def test_a_response_that_says_less_is_not_renewed_without_end(
     make_app: MakeApp, clock: time_machine.Traveller, view: View, headers: dict[str, str]
 ) -> None:
-    """Half of its freshness counts at most: else each hit would renew it."""
+    """``refresh_ahead`` counts as half of the freshness at most. Otherwise each hit would renew the page."""
     app, cache = site(make_app, view, {"refresh_ahead": 10, "max_age": None})
     view.answers = lambda: Response(f"run {len(view.runs)}", headers=headers)
     visit(app)
@@ -191,5 +191,5 @@ def test_a_busy_page_is_never_stale_whatever_chance_takes_off_its_freshness(
     app, cache = site(make_app, view, {"refresh_ahead": ahead, "jitter": jitter})
     play_busy_hour(app, cache, clock, seconds)
     assert view.runs.count(False) == 1
-    # Not before half of its freshness, which is half of a minute at least.
+    # At least once a minute, and not before half of the freshness, which is a minute less the jitter.
     assert seconds / 60 <= view.runs.count(True) <= seconds / (30 * (1 - jitter))

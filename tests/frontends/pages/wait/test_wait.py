@@ -23,13 +23,13 @@ from support.threads import PATIENCE, crowd, go, results, wait_until
 
 pytestmark = pytest.mark.usefixtures("no_housekeeping")
 
-#: Far longer than a test has patience: who waits for so long is a test that fails.
+#: Far longer than ``PATIENCE``: if a visitor really waits so long, the test fails.
 LONG = 1000
 
 
 @pytest.fixture
 def waiting(monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """The threads of visitors who wait for a renewal, or have."""
+    """The identifiers of the threads that wait, or have waited, for a renewal."""
     threads: set[int] = set()
     wait = timed_calls.wait_a_moment
 
@@ -42,7 +42,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 
 
 def come(app: Flask, waiting: set[int]) -> Future[Seen]:
-    """Let a visitor come in a thread of their own, and wait until they wait."""
+    """Let a visitor come in a thread of their own, and return when they wait for a renewal."""
     before = len(waiting)
     visitor = go(visit, app)
     wait_until(lambda: len(waiting) > before or visitor.done(), "the visitor waits")
@@ -238,7 +238,7 @@ def test_what_is_purged_meanwhile_is_not_served(
     waiting: set[int],
     when: str,
 ) -> None:
-    """Neither is what the renewal brings, which was begun before the purge."""
+    """The result of the renewal is not served either, since it was begun before the purge."""
     app, cache = old_site(make_app, clock, view, {"wait": LONG})
     view.hangs()
     visitor = come(app, waiting)
@@ -422,7 +422,7 @@ def test_a_lock_that_is_held_elsewhere_is_waited_for_no_longer_than_a_renewal(
     view: View,
     waiting: set[int],
 ) -> None:
-    """Whether somebody is at it there can't be told, and the copy can stand in."""
+    """Whether the other process is renewing the page can't be known, and the copy can stand in."""
     app, cache = old_site(make_app, clock, view, {"wait": LONG})
     [stored] = [path for path in directory.glob("??/*") if path.suffix == ""]
     lock = FileStore(directory).lock(decode_head(stored.read_bytes()).key)
@@ -435,7 +435,7 @@ def test_a_lock_that_is_held_elsewhere_is_waited_for_no_longer_than_a_renewal(
     lock.release()
 
 
-#: What a worker process has of each place.
+#: The app and cache of each folder, in a worker process.
 SITES: dict[Path, tuple[Flask, StaleCache]] = {}
 
 

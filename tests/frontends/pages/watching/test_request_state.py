@@ -1,4 +1,4 @@
-"""Request objects that get their attributes at once have those that Werkzeug's constructor sets."""
+"""Request objects whose attributes are set at once, without Werkzeug's constructor, have the attributes that it sets."""
 
 from __future__ import annotations
 

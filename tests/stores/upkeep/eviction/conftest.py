@@ -18,6 +18,6 @@ def worker() -> Iterator[Worker]:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> int:
-    """So few keys make a folder one of which only a part is looked at."""
+    """Lower the number of keys of a folder that are looked at, and return it: folders with more keys are large."""
     monkeypatch.setattr(room_module, "MOST", 32)
     return 32

@@ -280,7 +280,7 @@ def test_of_a_large_folder_a_part_is_looked_at_and_the_older_ones_go(
         assert store.usage().entries == len(kept(directory))
     gone = [number for number, key in enumerate(keys) if not file_of(directory, key).exists()]
     assert len(gone) >= large
-    # Were it any of them, it would be those in the middle on average.
+    # If random keys went, their average would be in the middle of all keys.
     assert sum(gone) / len(gone) < 2 * large
     # One look lasts for several that go.
     assert max(looks) == large
@@ -305,7 +305,7 @@ def test_a_large_folder_that_was_emptied_beside_us_costs_no_entries(
 def test_who_counts_anew_what_is_there_goes_on_with_it_later(
     directory: Path, clock: time_machine.Traveller, monotonic: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer is not to look at all of a cache, because somebody has deleted some of it."""
+    """A write must not count the whole cache because files were deleted."""
     store, look, looks = FileStore(directory, max_size=200 * BLOCK), Folders.look, list[int]()
     for number in range(200):
         write(store, str(number))
@@ -320,7 +320,7 @@ def test_who_counts_anew_what_is_there_goes_on_with_it_later(
 
     monkeypatch.setattr(Folders, "look", slow)
     write(store, "new")
-    # A sample of 32 folders at most, and then for 20 ms.
+    # The sample finds no key in the 140 folders that are counted as filled. Then folders are counted for 20 ms, each in 1 ms.
     assert len(looks) <= 256
     assert keys_kept(directory, "new") == ["new"]
     assert store.counters["evicted_for_size"] == 0

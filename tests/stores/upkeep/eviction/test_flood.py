@@ -135,7 +135,7 @@ class Board:
 
     @contextmanager
     def at_work(self, others: int) -> Iterator[Callable[[], bool]]:
-        """Say that this process is done, whether it went well or not; yield whether so many others are, or one has failed."""
+        """Note at the end that this process is done, or has failed; yield whether so many others are done, or one has failed."""
         try:
             yield lambda: len(list(self.place.glob("done-*"))) >= others or (self.place / "failed").exists()
         except BaseException:

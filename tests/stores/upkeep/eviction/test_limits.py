@@ -113,7 +113,7 @@ def test_what_was_hit_outlives_what_was_not(directory: Path, clock: time_machine
 def test_what_was_hit_survives_two_that_make_room_at_once(
     directory: Path, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One has seen that it was hit, and is about to date that; the other must not take it for unused."""
+    """One evictor has seen the mark of the hit, and is about to date it; the other must not take the page for unused."""
     store, other = (FileStore(directory, max_size=8 * BLOCK) for _ in range(2))
     for number in range(8):
         clock.shift(1)
@@ -250,7 +250,7 @@ def test_the_sweep_brings_the_cache_under_a_lower_limit(directory: Path, clock: 
     clock.shift(PAUSE)
     sweep(lower)
     assert used(directory) <= 25 * BLOCK
-    # The older ones go, if not exactly: were it any of them, the number of those that stay would be 50 on average.
+    # The older ones go, roughly: if random ones went, the average of the numbers that stay would be 50.
     assert sum(int(number) for number in keys_kept(directory, *map(str, range(100)))) / len(kept(directory)) > 70
 
 

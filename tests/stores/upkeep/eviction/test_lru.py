@@ -1,4 +1,4 @@
-"""Eviction: the hits are nearly those of an exact LRU of the same size, and the size never passes the limit."""
+"""Eviction: the hits are nearly those of an exact LRU of the same size, and the size passes the limit by 5 % at most."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_several_processes_keep_the_limit_together(directory: Path, clock: time_
         clock.shift(1)
         monotonic(1)  # type: ignore[operator]
         write(stores[number % 3], str(number))
-        # Each counts what the others have written once a minute.
+        # Once a minute, each process counts what the others have written.
         assert used(directory) <= 2 * LIMIT * BLOCK
 
 

@@ -42,7 +42,7 @@ def cut(data: bytes) -> bytes:
 
 
 def with_head(head: object) -> Callable[[bytes], bytes]:
-    """Return a change to a head that is longer or shorter: whole by its lengths, and wrong."""
+    """Return a damage that puts another head in place of an entry: its lengths are right, its checksum is not."""
     packed = json.dumps(head).encode()
     return lambda _: struct.pack(">4sIQ", MAGIC, len(packed), 0) + bytes(16) + packed
 

@@ -368,7 +368,7 @@ def test_of_very_many_records_a_part_goes_at_a_time_and_all_in_the_end(
             break
     assert left[-1] == 0
     assert max(looks) == 20
-    # Until the time is over: 10 ms, or the 10 in which the others of the batch go, too.
+    # A batch of 5 takes 15 ms. A tick has 10 ms, and stops after the batch in which they end.
     assert max(before - now for before, now in pairwise(left)) <= 10
 
 
