@@ -447,9 +447,16 @@ class Engine:
             self.runtime.process.flights.end(flight)
             raise
         if turn is LeaderAction.CALL:
+            if visit.waited and self._is_too_old(visit.origin):
+                # Likewise the leaders of other processes: with the lock, they would call one after the other, and store nothing.
+                self.runtime.process.flights.release_lock(flight)
             return self._call_in(flight, visit)
         self.runtime.process.flights.end(flight)
         return self._stale(visit) if turn is LeaderAction.STALE else None
+
+    def _is_too_old(self, origin: Origin) -> bool:
+        """Whether the answer to a call of this request counts as begun before the last purge, so that it may not be stored."""
+        return (begun := origin.begun) is not None and begun < self.store.seq()
 
     def _take_lock(self, flight: Flight, visit: FetchState) -> LeaderAction:
         """Wait for the lock of the key, and return the next step."""

@@ -258,6 +258,11 @@ class Origin(Protocol):
         return True
 
     @property
+    def begun(self) -> int | None:
+        """The number of the last purge when the caller's context began, if its call counts as begun then; ``None`` otherwise."""
+        return None
+
+    @property
     def min_uses(self) -> int:
         """The number of requests for a key that it takes until an answer is stored."""
         return 1

@@ -119,6 +119,7 @@ class FakeOrigin:
     may_collapse: bool = True
     wait: float | None = None
     min_uses: int = 1
+    begun: int | None = None
     tally: Tally = field(default_factory=lambda: Tally("function", "shop.rates"))
     runs_in_own_threads: bool = False
     terms: ServeOptions = PLAIN

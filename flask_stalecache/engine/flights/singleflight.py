@@ -265,6 +265,17 @@ class Flights:
         flight.is_slow = True
         return True
 
+    def release_lock(self, flight: Flight) -> None:
+        """Release the lock of a running flight: the requests of other processes need not wait for it."""
+        lock = self._lock_of(flight)
+        if lock is not None:
+            lock.release()
+
+    @guarded
+    def _lock_of(self, flight: Flight) -> KeyLock | None:
+        lock, flight.lock = flight.lock, None
+        return lock
+
     def slow(self) -> list[Flight]:
         """Return the flights whose clients are slow."""
         return [flight for flight in self._all() if flight.pace is not None and not flight.pace.left]

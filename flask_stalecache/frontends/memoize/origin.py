@@ -19,6 +19,7 @@ from ...errors import OriginSuspended
 from ...stats.tally import Tally
 from ...stores.base import Copy
 from ..app_code.hooks import ask
+from ..request.caller_context import CallerContext
 from .bound_function import BoundFunction
 from .fetch import CallFetch, suspended_answer
 from .places import CallerPlace, observed_adapter
@@ -94,6 +95,12 @@ class CallOrigin(Origin):
     def may_collapse(self) -> bool:
         """Whether other callers may wait for this call: not if its value is unlikely to be stored."""
         return self._located is None or self._located.has_room
+
+    @property
+    def begun(self) -> int | None:
+        """The number of the last purge when the caller's app context began, if the call shares it; ``None`` otherwise."""
+        caller = CallerContext.of(self.bound.app)
+        return None if caller is None else caller.began.seq
 
     def relocate(self) -> bool:
         """Look up the variant, since another call may have shown that the value depends on the place."""

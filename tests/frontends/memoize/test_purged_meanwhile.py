@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from itertools import count
 
 import pytest
 from flask import Flask
@@ -23,18 +24,22 @@ HELD = 4
 
 
 class Site:
-    """Pages that show the number of the call of a fetch function. Each call waits until the test lets it go."""
+    """Pages that show the number of the call of a fetch function. Each call waits until the test lets it go.
 
-    def __init__(self, make_app: MakeApp) -> None:
+    :param other: a site whose calls are counted and held together with those of this one, as in another process.
+    """
+
+    def __init__(self, make_app: MakeApp, other: Site | None = None) -> None:
         self.app, self.cache = make_app()
+        self.numbers = count(1) if other is None else other.numbers
         self.calls = 0
-        self.gates = [threading.Event() for _ in range(HELD)]
+        self.gates = [threading.Event() for _ in range(HELD)] if other is None else other.gates
         self.engine = self.app.extensions["stalecache"].engine
 
         @self.cache.memoize(60, tags=["rates"])
         def rate() -> int:
             self.calls += 1
-            number = self.calls
+            number = next(self.numbers)
             assert self.gates[number - 1].wait(PATIENCE)
             return number
 
@@ -126,3 +131,17 @@ def test_a_page_that_shows_such_a_value_is_not_stored(site: Site) -> None:
     results(seen)
     assert [visit(site.app, f"/page/{number}").text for number in range(3)] == ["3"] * 3
     assert site.calls == 3
+
+
+def test_callers_of_other_processes_do_not_wait_for_calls_that_store_nothing(make_app: MakeApp, site: Site) -> None:
+    others = [Site(make_app, site) for _ in range(2)]
+    seen = site.come("live", range(2))
+    for other in others:
+        engine = other.app.extensions["stalecache"].engine
+        seen.append(go(visit, other.app, "/live/1"))
+        wait_until(lambda engine=engine: engine.runtime.process.flights._flights, "it waits for the lock")  # type: ignore[misc]
+    site.purge()
+    site.gates[0].set()
+    wait_until(lambda: (site.calls, *(other.calls for other in others)) == (2, 1, 1), "one call in each process")
+    site.end_all_calls()
+    assert sorted(each.text for each in results(seen)) == ["1", "2", "3", "4"]
