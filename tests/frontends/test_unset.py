@@ -17,8 +17,8 @@ from flask_login import LoginManager, UserMixin, login_user
 
 from flask_stalecache import ConfigError, GatewayCache, Policy, StaleCache
 from support.client import MakeApp, Seen, settle, visit
-from support.threads import go, results, wait_until
-from support.wsgi_apps import App, Body, ask
+from support.threads import PATIENCE, go, results, wait_until
+from support.wsgi_apps import App, Body, ask, wait_for_waiters
 
 UNSET = ["Set-Cookie", "x-powered-by"]
 WINDOWS = {"max_age": 10, "stale_while_revalidate": 100, "stale_if_error": 1000}
@@ -96,13 +96,14 @@ def test_those_who_wait_and_the_refreshes_get_the_same(make_app: MakeApp, instal
 
     def slow() -> Response:
         begun.set()
-        ready.wait(30)
+        assert ready.wait(PATIENCE)
         return show()
 
     app, cache = install(make_app, slow)
     first = go(lambda: visit(app))
     wait_until(begun.is_set, "the first call")
     second = go(lambda: visit(app))
+    wait_for_waiters(app, 1)
     ready.set()
     assert sorted((each.text, *left(each)) for each in results([first, second])) == [("page 1", "X-Shop")] * 2
     clock.shift(11)

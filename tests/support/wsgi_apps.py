@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from wsgiref.handlers import SimpleHandler
 from wsgiref.util import setup_testing_defaults
 
+from flask import Flask
+
 from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from support.threads import wait_until
 
@@ -153,9 +155,10 @@ def length(number: Any) -> tuple[tuple[str, str], ...]:
     return FRESH, PLAIN, ("Content-Length", str(number))
 
 
-def wait_for_waiters(gateway: GatewayCache, count: int) -> None:
-    """Wait until so many threads wait for the one flight."""
-    flights = gateway._engine.runtime.process.flights._flights
+def wait_for_waiters(cached: GatewayCache | Flask, count: int) -> None:
+    """Wait until so many threads wait for the one flight of a gateway, or of an app."""
+    engine = cached.extensions["stalecache"].engine if isinstance(cached, Flask) else cached._engine
+    flights = engine.runtime.process.flights._flights
 
     def waiting() -> bool:
         return len(flights) == 1 and len(next(iter(flights.values())).done.waiters) == count  # type: ignore[attr-defined]

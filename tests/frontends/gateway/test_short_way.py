@@ -48,9 +48,47 @@ def test_a_plain_hit_takes_the_short_way(gateway: GatewayCache, monkeypatch: pyt
     assert long_ways(gateway, monkeypatch) == 0
 
 
-@pytest.mark.parametrize("name", LONG_WAY)
-def test_each_listed_name_leads_to_the_long_way(gateway: GatewayCache, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    assert long_ways(gateway, monkeypatch, **{name: "1"}) == 2
+#: A range that can be cut from the page.
+CUT = "bytes=1-2"
+
+
+@pytest.mark.parametrize("more", [{}, {"HTTP_RANGE": CUT}], ids=["whole", "part"])
+@pytest.mark.parametrize("name", [name for name in LONG_WAY if name != "HTTP_RANGE"])
+def test_each_listed_name_leads_to_the_long_way(
+    gateway: GatewayCache, monkeypatch: pytest.MonkeyPatch, name: str, more: dict[str, str]
+) -> None:
+    assert long_ways(gateway, monkeypatch, **{name: "1"}, **more) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "part"), [(CUT, b"ag"), ("bytes=2-", b"ge"), ("bytes=-1", b"e"), ("bytes=0-9", b"page"), ("Bytes=, 0-0", b"p")]
+)
+def test_a_range_that_can_be_cut_takes_the_short_way(
+    gateway: GatewayCache, monkeypatch: pytest.MonkeyPatch, asked: str, part: bytes
+) -> None:
+    assert long_ways(gateway, monkeypatch, HTTP_RANGE=asked) == 0
+    assert ask(gateway, HTTP_RANGE=asked) == part
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"HTTP_RANGE": "1"},
+        {"HTTP_RANGE": "lines=1-2"},
+        {"HTTP_RANGE": "bytes=2-1"},
+        {"HTTP_RANGE": "bytes=0-0,2-2"},
+        {"HTTP_RANGE": "bytes=4-"},
+        {"HTTP_RANGE": "bytes=-0"},
+        {"HTTP_RANGE": CUT, "HTTP_IF_RANGE": '"another"'},
+        {"HTTP_RANGE": CUT, "HTTP_IF_NONE_MATCH": '"another"'},
+    ],
+    ids=["malformed", "another unit", "backwards", "several", "past the end", "nothing", "of another page", "with a condition"],
+)
+def test_any_other_range_leads_to_the_long_way(
+    gateway: GatewayCache, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
+) -> None:
+    assert "HTTP_RANGE" in LONG_WAY
+    assert long_ways(gateway, monkeypatch, **more) == 2
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST"])

@@ -178,7 +178,10 @@ def test_a_first_call_that_fails_after_its_caller_has_gone_is_logged_and_is_no_r
 def test_a_view_that_fails_at_its_first_visit_writes_one_traceback(
     make_app: MakeApp, caplog: pytest.LogCaptureFixture, status: int | None
 ) -> None:
+    """With an error page of the app's own, or with that of Flask."""
     app, cache = make_app()
+    if status is not None:
+        app.register_error_handler(status, lambda error: ("our page", status))
 
     @app.get("/")
     @cache.cached(60, 600, 6000)
@@ -187,5 +190,6 @@ def test_a_view_that_fails_at_its_first_visit_writes_one_traceback(
 
     with app.test_client().get("/") as response:
         assert response.status_code == 500
+        assert (response.text == "our page") == (status is not None)
     assert cache.drain(30)
     assert len([record for record in caplog.records if record.exc_info]) == 1

@@ -23,6 +23,7 @@ from flask_stalecache.frontends.request.kept_values import REMEMBERED, KeptValue
 from support.client import settle, visit
 from support.privacy import lines
 from support.threads import PATIENCE, go, results
+from support.wsgi_apps import wait_for_waiters
 
 KINDS = ["cached", "STALECACHE_GATEWAY", "gateway=True", "GatewayCache"]
 Build = Callable[[Flask], Callable[[], Any]]
@@ -233,6 +234,7 @@ def crowd_behind_the_first(directory: Path, kind: str, others: int, answer: Call
     first = go(visit, app)
     assert started.wait(PATIENCE)
     waiting = [go(visit, app) for _ in range(others)]
+    wait_for_waiters(app.wsgi_app if isinstance(app.wsgi_app, GatewayCache) else app, others)
     more.set()
     return results([first, *waiting])
 
@@ -247,7 +249,9 @@ def test_who_waits_gets_a_nonce_of_their_own(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_with_a_nonce_is_not_shared(tmp_path: Path, kind: str) -> None:
-    for each in crowd_behind_the_first(tmp_path, kind, 2, lambda page: Response(page, 503)):
+    seen = crowd_behind_the_first(tmp_path, kind, 2, lambda page: Response(page, 503))
+    assert len({each.text for each in seen}) == 3
+    for each in seen:
         assert each.headers["Content-Security-Policy"].partition("'nonce-")[2].rstrip("'") in each.text
 
 

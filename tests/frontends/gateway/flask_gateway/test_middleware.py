@@ -20,6 +20,7 @@ from support.endurance import IS_SOAK
 from support.flask_gateway import Fields, fresh
 from support.privacy import lines
 from support.threads import PATIENCE, go, results
+from support.wsgi_apps import wait_for_waiters
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Any], Iterable[bytes]]
@@ -253,6 +254,7 @@ def test_who_waits_gets_a_page_of_their_own(make_site: MakeSite, name: str) -> N
     first = go(visit, app, "/", alice)
     assert started.wait(PATIENCE)
     others = [go(visit, app, "/", headers) for headers in (bob, NOBODY, bob)]
+    wait_for_waiters(app, 3)
     more.set()
     assert [seen.text.split()[1] for seen in results([first, *others])] == ["alice", "bob", "stranger", "bob"]
 
@@ -278,6 +280,7 @@ def test_requests_that_are_alike_do_not_share_what_middleware_made_of_them(make_
     first = go(visit, app)
     assert started.wait(PATIENCE)
     others = [go(visit, app) for _ in range(2)]
+    wait_for_waiters(app, 2)
     more.set()
     shown = [seen.text for seen in results([first, *others])]
     assert len({text for text in shown if text.startswith("sorry")}) == len([text for text in shown if text.startswith("sorry")])

@@ -27,6 +27,7 @@ from flask_login import LoginManager, UserMixin
 from support.client import MakeApp, settle, visit
 from support.flask_gateway import ANN, CARL, NOBODY, Build, Fields, fresh, signed, site, who_by_session
 from support.threads import PATIENCE, go, results
+from support.wsgi_apps import wait_for_waiters
 
 BOB: Fields = {"Cookie": f"user=bob; {signed({'user': 'bob', '_user_id': 'bob'})}", "X-User": "bob"}
 
@@ -264,6 +265,7 @@ def test_members_at_once_see_their_own(make_app: MakeApp) -> None:
     ann = go(visit, app, "/", ANN)
     assert started.wait(PATIENCE)
     others = [go(visit, app, "/", headers) for headers in (BOB, NOBODY, BOB)]
+    wait_for_waiters(app, 3)
     more.set()
     assert [seen.text for seen in results([ann, *others])] == ["hello ann", "hello bob", "hello stranger", "hello bob"]
 
@@ -284,6 +286,7 @@ def test_members_failures_are_their_own(make_app: MakeApp, failing: bool) -> Non
     ann = go(visit, app, "/", ANN)
     assert started.wait(PATIENCE)
     others = [go(visit, app, "/", headers) for headers in (BOB, NOBODY)]
+    wait_for_waiters(app, 2)
     more.set()
     assert [seen.text for seen in results([ann, *others])] == ["hello ann", "hello bob", "hello stranger"]
 

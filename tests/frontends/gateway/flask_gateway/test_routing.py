@@ -16,6 +16,7 @@ from flask_stalecache.frontends.gateway.gateway_cache import GatewayCache
 from support.client import MakeApp, visit
 from support.flask_gateway import fresh
 from support.threads import PATIENCE, go, results
+from support.wsgi_apps import wait_for_waiters
 
 
 def page(**values: object) -> str:
@@ -103,6 +104,7 @@ def test_who_waits_is_not_redirected_with_anothers_parameters(make_app: MakeApp)
     evil = go(visit, app, "/shop?utm_source=EVIL")
     assert started.wait(PATIENCE)
     others = [go(visit, app, "/shop") for _ in range(3)]
+    wait_for_waiters(app, 3)
     more.set()
     assert ["EVIL" in seen.headers["Location"] for seen in results([evil, *others])] == [True, False, False, False]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -28,8 +29,10 @@ from flask_session.cachelib import CacheLibSessionInterface  # type: ignore[impo
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from flask_stalecache import ConfigError, Policy, StaleCache
-from support.client import MakeApp, visit
+from support.client import MakeApp, Seen, visit
 from support.flask_gateway import NOBODY, Build, Fields, fresh, signed, site, who_by_session
+from support.threads import PATIENCE, go, results
+from support.wsgi_apps import wait_for_waiters
 
 NOON = 1_800_000_000
 
@@ -218,16 +221,41 @@ def test_a_session_that_has_changed_keeps_its_page_out(make_app: MakeApp, hook: 
     assert "HIT" not in play(make_app, build, FORM, FORM, ANN, FORM)
 
 
-def test_who_waits_is_not_sent_the_session_of_another(make_app: MakeApp) -> None:
-    """A page that sets another cookie beside the session's is not stored, as usual."""
+def session_sent(app: Flask, seen: Seen) -> dict[str, Any] | None:
+    """Return what is in the session that a visitor was sent; ``None`` if they were sent none."""
+    signer = SecureCookieSessionInterface().get_signing_serializer(app)
+    assert signer is not None
+    sent = [line.partition(";")[0].partition("=") for line in seen.headers.getlist("Set-Cookie")]
+    return next((signer.loads(value) for name, _, value in sent if name == "session"), None)
+
+
+@pytest.mark.parametrize("sets_another", [True, False])
+def test_who_waits_is_not_sent_the_session_of_another(make_app: MakeApp, sets_another: bool) -> None:
+    """A page that sets another cookie beside the session's is not stored, as usual; without one, it is stored without any."""
+    started, more = threading.Event(), threading.Event()
 
     def view() -> Response:
+        if not started.is_set():
+            started.set()
+            assert more.wait(PATIENCE)
         session.permanent = True
         response = Response("hello")
-        response.set_cookie("seen", "1")
+        if sets_another:
+            response.set_cookie("seen", "1")
         return response
 
-    assert "HIT" not in play(make_app, site(view), NOBODY, NOBODY, FORM)
+    app, _ = make_app(GATEWAY=True)
+    site(view)(app)
+    ann = go(visit, app, "/", ANN)
+    assert started.wait(PATIENCE)
+    others = [go(visit, app, "/", fields) for fields in (BOB, NOBODY)]
+    wait_for_waiters(app, 2)
+    more.set()
+    seen = results([ann, *others])
+    assert {each.text for each in seen} == {"hello"}
+    mine = [{"_permanent": True, "user": "ann", "csrf_token": "of ann"}, {"_permanent": True, "user": "bob"}, {"_permanent": True}]
+    assert [session_sent(app, each) for each in seen] == (mine if sets_another else [mine[0], None, None])
+    assert live(app, NOBODY, NOBODY, FORM) == (["MISS"] * 3 if sets_another else ["HIT"] * 3)
 
 
 def with_login(app: Flask) -> None:

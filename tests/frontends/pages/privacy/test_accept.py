@@ -11,7 +11,6 @@ import json
 import pickle
 import random
 import threading
-import time
 import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,8 @@ from flask_stalecache import StaleCache
 from flask_stalecache.core.rules.variant_index import INDEX, MOST_VARIANTS, keys_in
 from support.client import MakeApp, visit
 from support.privacy import NOBODY, Fields, play, shown
+from support.threads import PATIENCE, go, results, wait_until
+from support.wsgi_apps import wait_for_waiters
 
 OFFERS = ["de", "en", "fr", "it"]
 GERMAN, AUSTRIAN, FRENCH = ({"Accept-Language": value} for value in ("de", "de-AT,en;q=0.4", "fr"))
@@ -351,37 +352,49 @@ def test_a_vary_of_the_view_names_what_makes_variants(make_app: MakeApp) -> None
     assert play(make_app, build, GERMAN, FRENCH, speaking("de-AT"), FRENCH) == ["MISS", "MISS", "HIT", "HIT"]
 
 
-def test_a_failure_in_one_language_is_not_shared_with_another(make_app: MakeApp) -> None:
-    """The error page is made by a handler, in the language of the visitor."""
+@pytest.mark.parametrize(
+    ("asks", "raised", "text", "calls"),
+    [
+        ("at once", True, "sorry in {0}: nothing in {0}", 2),
+        ("at once", False, "nothing in {0}", 2),
+        ("late", True, "sorry in {0}: nothing in {0}", 2),
+        ("late", False, "nothing in {0}", 2),
+        # Only the handler asks for the language: the exception is shared, and each has an error page of their own.
+        ("never", True, "sorry in {0}: nothing", 1),
+    ],
+)
+def test_a_failure_in_one_language_is_not_shared_with_another(
+    make_app: MakeApp, asks: str, raised: bool, text: str, calls: int
+) -> None:
+    """The second visitor waits for the first one's call, unless the view has asked for the language by then."""
     app, cache = make_app()
+    app.register_error_handler(500, lambda error: (f"sorry in {by_language()}: {error.description}", 500))
+    runs: list[int] = []
+    go_on = threading.Event()
 
-    @app.errorhandler(500)
-    def sorry(error: object) -> Any:
-        return f"sorry in {by_language()}", 500
-
-    started, go_on = threading.Event(), threading.Event()
-
-    def fail() -> str:
-        by_language()
-        started.set()
-        go_on.wait(10)
-        abort(500)
+    def fail() -> Any:
+        if asks == "at once":
+            by_language()
+        runs.append(1)
+        assert go_on.wait(PATIENCE)
+        said = "nothing" if asks == "never" else f"nothing in {by_language()}"
+        if raised:
+            abort(500, said)
+        return said, 500
 
     shown(fail)(app, cache)
-    texts: dict[str, str] = {}
-
-    def ask(language: str) -> None:
-        texts[language] = visit(app, "/", speaking(language)).text
-
-    threads = [threading.Thread(target=ask, args=(language,)) for language in ("de", "fr")]
-    threads[0].start()
-    assert started.wait(10)
-    threads[1].start()
-    time.sleep(0)
-    go_on.set()
-    for thread in threads:
-        thread.join(20)
-    assert texts == {"de": "sorry in de", "fr": "sorry in fr"}
+    coming = [go(visit, app, "/", GERMAN)]
+    try:
+        wait_until(lambda: runs, "the first call")
+        coming.append(go(visit, app, "/", FRENCH))
+        if asks == "at once":
+            wait_until(lambda: len(runs) == 2, "the second call")
+        else:
+            wait_for_waiters(app, 1)
+    finally:
+        go_on.set()
+    assert [seen.text for seen in results(coming)] == [text.format("de"), text.format("fr")]
+    assert len(runs) == calls
 
 
 @pytest.mark.parametrize("in_hook", [False, True], ids=["view", "hook"])

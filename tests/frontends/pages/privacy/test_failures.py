@@ -18,35 +18,20 @@ from flask import (
 
 from support.client import MakeApp, Seen, visit
 from support.privacy import ANN, BOB, NOBODY, Fields, View, number, raises, shown
-
-
-def waiters(app: Flask) -> int:
-    """Return how many threads wait for a flight."""
-    flights = app.extensions["stalecache"].engine.runtime.process.flights._flights
-    return sum(len(flight.done.waiters) for flight in list(flights.values()))
+from support.threads import PATIENCE, go, results
+from support.wsgi_apps import wait_for_waiters
 
 
 def at_once(app: Flask, view_runs: threading.Event, go_on: threading.Event, first: Fields, *others: Fields) -> list[Seen]:
-    """Let one visitor come, whose call of the view hangs, and go on when the others wait for its result, or after ten seconds."""
-    seen: dict[int, Seen] = {}
-
-    def come(number: int, headers: Fields) -> None:
-        seen[number] = visit(app, "/", headers)
-
-    threads = [threading.Thread(target=come, args=(count, who)) for count, who in enumerate((first, *others))]
-    threads[0].start()
-    assert view_runs.wait(10)
-    for thread in threads[1:]:
-        thread.start()
-    pause = threading.Event()
-    for _ in range(1000):
-        if waiters(app) == len(others):
-            break
-        pause.wait(0.01)
-    go_on.set()
-    for thread in threads:
-        thread.join(10)
-    return [seen[number] for number in range(len(threads))]
+    """Let one visitor come, whose call of the view hangs, and go on when all others wait for its result."""
+    coming = [go(visit, app, "/", first)]
+    try:
+        assert view_runs.wait(PATIENCE)
+        coming += [go(visit, app, "/", who) for who in others]
+        wait_for_waiters(app, len(others))
+    finally:
+        go_on.set()
+    return results(coming)
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["good", "failing"])
@@ -57,7 +42,7 @@ def test_who_waited_for_a_strangers_page_gets_their_own(make_app: MakeApp, fails
     def view() -> tuple[str, int]:
         user = request.cookies.get("user", "-")
         running.set()
-        go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         return f"for {user}", 503 if fails and user == "-" else 200
 
     app, cache = make_app()
@@ -73,7 +58,7 @@ def test_who_waited_for_a_members_failure_gets_their_own(make_app: MakeApp) -> N
     def view() -> tuple[str, int]:
         user = request.cookies.get("user", "-")
         running.set()
-        go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         return f"for {user}", 503 if user == "ann" else 200
 
     app, cache = make_app()
@@ -89,7 +74,7 @@ def test_a_failure_that_could_be_anybodys_is_shared(make_app: MakeApp) -> None:
 
     def view() -> tuple[str, int]:
         running.set()
-        go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         return number(), 503
 
     app, cache = make_app()
@@ -130,7 +115,7 @@ def test_who_shares_a_failure_is_not_given_what_hooks_did_for_the_first(make_app
 
     def view() -> Any:
         running.set()
-        go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         return fail()
 
     app, cache = make_app()

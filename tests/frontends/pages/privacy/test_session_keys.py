@@ -62,12 +62,13 @@ BY_KEY: dict[str, Callable[[], object]] = {
     "[]": by_subscript,
     "in": lambda: "user" in session,
     "not in": lambda: "user" not in session,
-    "pop": lambda: "user" in session and session["user"],
+    "pop": lambda: session.pop("user", None),
     "template": lambda: render_template_string("{{ session.user }}"),
     "template-subscript": lambda: render_template_string("{{ session['user'] }}"),
     "template-get": lambda: render_template_string("{{ session.get('user') }}"),
     "twice": lambda: (session.get("lang"), session.get("user")),
     "one by another": lambda: session.get("lang") or session.get("user"),
+    "in and []": lambda: "user" in session and session["user"],
 }
 #: Reads that can't be attributed to a key: the whole session counts.
 AS_A_WHOLE: dict[str, Callable[[], object]] = {

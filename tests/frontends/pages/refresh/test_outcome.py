@@ -57,6 +57,27 @@ def test_what_a_hook_answers_in_the_views_place_is_never_stored(
 
 
 def test_a_hook_that_wants_a_login_leaves_the_copy(make_app: MakeApp, clock: time_machine.Traveller, origin: Origin) -> None:
+    """A page was for all, until the site became one for members: the refresh has no login."""
+    app, cache = make_app(REFRESH_BACKOFF=(10, 100))
+    members: list[str] = []
+    app.before_request(lambda: redirect("/login") if members and request.cookies.get("user") not in members else None)
+    cached(app, cache, origin.view)
+    assert visit(app).page == ("MISS", "run 1")
+    members.append("ann")
+    clock.shift(MINUTE)
+    words = []
+    for pause in (0, 0, 20, 0):
+        clock.shift(pause)
+        seen = visit(app, "/", {"Cookie": "user=ann"})
+        settle(app, cache)
+        assert seen.text == "run 1"
+        words.append(seen.word)
+    assert words == ["STALE", "UPDATING", "STALE", "UPDATING"]
+    assert visit(app).status == 302
+    assert origin.runs == 1
+
+
+def test_pages_behind_a_login_are_not_stored(make_app: MakeApp, clock: time_machine.Traveller, origin: Origin) -> None:
     """The reverse of Flask's tutorial: the whole site is for members, whose pages are not stored. Nothing breaks."""
     app, cache = make_app()
     app.before_request(lambda: None if request.cookies.get("user") else redirect("/login"))

@@ -176,7 +176,8 @@ def test_a_copy_invents_no_content_type(make_app: MakeApp) -> None:
 @pytest.mark.parametrize("status", ["200 Alright", "301 Moved Over There"])
 def test_a_copy_has_the_status_of_the_view(make_app: MakeApp, status: str) -> None:
     app = site(make_app, lambda: Response(PAGE, status=status, headers={"Location": "/x"}))
-    assert [visit(app).status for _ in range(2)] == [int(status[:3])] * 2
+    seen = [visit(app) for _ in range(2)]
+    assert [(page.word, page.status) for page in seen] == [("MISS", int(status[:3])), ("HIT", int(status[:3]))]
 
 
 def test_a_redirect_is_stored_as_the_view_made_it(make_app: MakeApp) -> None:

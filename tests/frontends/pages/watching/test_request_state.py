@@ -154,15 +154,25 @@ def add_variable(request: Any) -> None:
     request.environ["instrumented"] = True
 
 
-@pytest.mark.parametrize("more", [add_attribute, change_attribute, add_variable])
-def test_another_constructor_of_werkzeug_is_called(more: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("more", "read", "value"),
+    [
+        (add_attribute, lambda request: request.trace_id, "1"),
+        (change_attribute, lambda request: request.scheme, "https"),
+        (add_variable, lambda request: request.environ["instrumented"], True),
+    ],
+    ids=["another attribute", "another value", "a variable"],
+)
+def test_another_constructor_of_werkzeug_is_called(
+    more: Callable[[Any], None], read: Callable[[Any], object], value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another version may set more, and so may a library that instruments it."""
     monkeypatch.setattr(WerkzeugRequest, "__init__", patched(more))
     kind = observed()
     assert not kind.stalecache_is_usual
     environ = create_environ("/")
     request = kind(environ)
-    assert getattr(request, "trace_id", "1") == "1"
+    assert read(request) == value
     assert environ["werkzeug.request"] is request
 
 
