@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,11 +32,21 @@ MEASURE = """([text, url, selector]) => {
 }"""
 
 
+#: A file elsewhere that a page includes.
+INCLUDED = re.compile(r"^ *\.\. (?:literal)?include:: (\S+)$", re.MULTILINE)
+
+
+def sources() -> list[Path]:
+    """Everything that the documentation is made from: pages, style sheets and images, what pages include, and the package."""
+    own = [path for path in DOCS.rglob("*") if path.is_file() and HTML.parent not in path.parents]
+    included = [page.parent / name for page in own if page.suffix == ".rst" for name in INCLUDED.findall(page.read_text())]
+    return [*own, *included, *(ROOT / "flask_stalecache").rglob("*.py")]
+
+
 def is_built() -> bool:
     """Whether the built documentation is newer than its sources."""
     built = HTML / "objects.inv"
-    sources = [*DOCS.rglob("*.rst"), DOCS / "conf.py", *(ROOT / "flask_stalecache").rglob("*.py")]
-    return built.exists() and max(path.stat().st_mtime for path in sources) < built.stat().st_mtime
+    return built.exists() and max(path.stat().st_mtime for path in sources()) < built.stat().st_mtime
 
 
 @pytest.fixture(scope="module")

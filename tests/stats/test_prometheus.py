@@ -188,11 +188,14 @@ def test_without_a_limit_there_is_no_number_of_it() -> None:
 
 
 def test_names_units_and_types_are_as_prometheus_wants_them() -> None:
-    names = {"counter": "", "gauge": "", "histogram": "_duration_seconds", "summary": "_duration_seconds"}
     for metric in families(STATS):
         assert metric.name.startswith("stalecache_")
-        assert metric.name.endswith(names[metric.type])
         assert metric.documentation.endswith(".")
+        # The help says first what is measured, and the name says it last. What is only counted has no unit.
+        unit = {"Seconds": "seconds", "Bytes": "bytes"}.get(metric.documentation.split()[0], "")
+        last = metric.name.rpartition("_")[2]
+        assert (last if last in ("seconds", "bytes") else "") == unit, metric.name
+        assert metric.name.endswith("_duration_seconds") is (metric.type in ("histogram", "summary")), metric.name
     # The parser of OpenMetrics is the strict one: suffixes, order of buckets, no sample twice.
     assert PARSERS["openmetrics"](registry_of(Numbers(STATS))) == PARSERS["text"](registry_of(Numbers(STATS)))
 

@@ -28,6 +28,7 @@ from flask_stalecache.stats.tally import KINDS, PLAIN, STATUSES, Tally
 from support.processes import Worker, forked, workers
 
 NOTHING = dict.fromkeys(STATUSES, 0)
+HOUR = 3600
 
 
 def make_ledger(directory: Path) -> Registry:
@@ -326,7 +327,7 @@ def fill_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     real = os.pwrite
 
     def write(descriptor: int, data: bytes, offset: int) -> int:
-        return real(descriptor, data[: len(data) // 2] if full[0] else data, offset)
+        return real(descriptor, data[: len(data) // 2] if full else data, offset)
 
     monkeypatch.setattr(os, "pwrite", write)
     return full.clear
@@ -335,23 +336,23 @@ def fill_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_on_a_full_disk_it_counts_in_memory_and_goes_on_in_a_file_later(
     directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, monotonic: Callable[[float], None]
 ) -> None:
-    free: Any = fill_up(monkeypatch)
+    monkeypatch.setattr(ledger_module, "_PAUSE", HOUR)
+    free = fill_up(monkeypatch)
     registry = make_ledger(directory)
     with caplog.at_level(logging.WARNING):
         tally = hit(registry, 3)
         registry.counters.count("purges")
         for _ in range(3):
-            monotonic(60)
+            monotonic(HOUR)
             registry.tick()
     stats = read(registry)
     assert (hits(stats), stats["purges"], stats["workers"], files(directory)) == (3, 1, 1, [])
     assert stats["store_failures"] == 4
     assert [record.getMessage()[:44] for record in caplog.records] == ["requests are counted in this process alone, "]
-    monkeypatch.undo()
-    del free
+    free()
     registry.open()
     assert files(directory) == []
-    registry._try_again_at = 0.0001
+    monotonic(HOUR)
     registry.tick()
     tally.cells[PLAIN] += 1
     assert files(directory) == ["0"]
@@ -401,14 +402,6 @@ def test_a_directory_that_is_refused_is_not_touched(directory: Path) -> None:
 
 def cut(path: Path) -> None:
     os.truncate(path, 1000)
-
-
-def punch(path: Path) -> None:
-    data = path.read_bytes()
-    path.unlink()
-    with path.open("wb") as file:
-        file.write(data[:16])
-        file.truncate(SIZE)
 
 
 def of_another_version(path: Path) -> None:

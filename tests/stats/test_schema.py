@@ -21,7 +21,7 @@ from flask_stalecache.stats.schema import COUNTERS, Counter, Kept, Stats, value_
 SHOWN = [counter for counter in COUNTERS if counter.key]
 #: One more row, as somebody would add it.
 ADDED = Counter(
-    name="detours", kept=Kept.NAMED, cell=22, key="detours",
+    name="detours", kept=Kept.NAMED, cell=25, key="detours",
     metric="detours", help="Detours.", line="detours", words="taken", tile="Size", note="{} detours",
 )  # fmt: skip
 
@@ -130,6 +130,7 @@ def test_each_row_appears_where_it_says(counter: Counter) -> None:
 
 
 def test_one_more_row_appears_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ADDED.cell not in schema.named_cells().values()
     monkeypatch.setattr(schema, "COUNTERS", (*COUNTERS, ADDED))
     counters = Counters()
     registry = Registry(counters)

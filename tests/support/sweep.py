@@ -53,23 +53,26 @@ def kept(store: FileStore, *keys: str) -> list[str]:
 
 def is_over(directory: Path) -> bool:
     """Tell whether no sweep is due."""
-    return decode((directory / "sweep").read_bytes()).next_at > time.time()
+    state = directory / "sweep"
+    return state.exists() and decode(state.read_bytes()).next_at > time.time()
 
 
-def sweep(store: FileStore) -> None:
-    """Let a store tick until the sweep that is due is over."""
+def sweep(store: FileStore, *ignored: type[Exception]) -> None:
+    """Let a store tick until the sweep that is due is over.
+
+    :param ignored: errors of a tick after which the next one goes on.
+    """
     for _ in range(TICKS):
-        store.tick()
+        with suppress(*ignored):
+            store.tick()
         if is_over(store.directory):
             return
     raise AssertionError("the sweep does not come to its end")
 
 
 def struggle(store: FileStore) -> None:
-    """Let a store tick more often than a sweep of these tests takes, and ignore its errors."""
-    for _ in range(60):
-        with suppress(StoreError):
-            store.tick()
+    """Let a store tick until the sweep that is due is over, whatever fails meanwhile."""
+    sweep(store, StoreError)
 
 
 def aged(path: Path, age: float) -> Path:

@@ -203,7 +203,8 @@ def test_leaders_and_enders_in_many_threads(flights: Flights, soak: Callable[[in
         return led
 
     futures: list[Future[int]] = crowd(8, play)
-    assert sum(results(futures)) >= rounds // 8
+    # A thread joins each flight once, so that eight threads make no more than eight joins of one.
+    assert sum(results(futures)) >= rounds
     assert most == [1]
     assert flights.join("page")[1]
 

@@ -1,7 +1,4 @@
-"""The arguments of fetch functions: equal ones have one form, and they can be rebuilt from data.
-
-Covers ``frontends.memoize.policy``.
-"""
+"""The arguments of fetch functions: equal ones have one form, and they can be rebuilt from data."""
 
 from __future__ import annotations
 

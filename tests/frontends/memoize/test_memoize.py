@@ -1,7 +1,7 @@
 """``memoize`` in an app: one call for many, stale values, failures, and bad arguments.
 
 Covers ``frontends.memoize.handler``, ``frontends.memoize.function``, ``frontends.memoize.bound_function``,
-``frontends.memoize.origin`` and ``frontends.memoize.fetch``.
+``frontends.memoize.origin``, ``frontends.memoize.fetch`` and ``frontends.memoize.policy``.
 """
 
 from __future__ import annotations

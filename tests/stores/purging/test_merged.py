@@ -146,8 +146,9 @@ def test_a_flood_of_urls_purges_few_others_and_nothing_by_endpoint(directory: Pa
     store = FileStore(directory, max_size=MIB)
     fill(store, 150)
     flood(directory, 0, 1000, MIB)
-    left = sum(fresh_body_in(FileStore(directory), f"page/{number}") == b"old" for number in range(150))
-    assert 90 <= left <= 150
+    left = sum(body_in(FileStore(directory), f"page/{number}") == b"old" for number in range(150))
+    # The names and their floors are the same each time. One page more or less, since the last few records are not merged.
+    assert 90 <= left <= 91
     store.purge("endpoint:page", soft=False)
     merge_all(store)
     assert all(body_in(store, f"page/{number}") is None for number in range(150))

@@ -90,6 +90,8 @@ class Samples:
         :param memory: by how many bytes the memory may grow; the other limits are counts.
         """
         before, after = self.quarter(2), self.quarter(4)
+        assert len(self.taken) >= 4, "too few samples for four quarters"
+        assert min(before.memory, after.memory) > 0, "no process was there to be looked at"
         assert after.memory - before.memory < memory, (before, after)
         assert after.threads - before.threads <= threads, (before, after)
         assert after.descriptors - before.descriptors <= descriptors, (before, after)

@@ -368,8 +368,8 @@ def test_of_very_many_records_a_part_goes_at_a_time_and_all_in_the_end(
             break
     assert left[-1] == 0
     assert max(looks) == 20
-    # A batch of 5 takes 15 ms. A tick has 10 ms, and stops after the batch in which they end.
-    assert max(before - now for before, now in pairwise(left)) <= 10
+    # A batch of 5 takes 15 ms. A tick has 10 ms, and stops after the batch in which they end: the first one.
+    assert max(before - now for before, now in pairwise(left)) == 5
 
 
 # -- everything at once ----------------------------------------------------------------------------------------------
