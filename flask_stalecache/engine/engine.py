@@ -211,11 +211,12 @@ class Engine:
 
     def is_stored_or_coming(self, key: str) -> bool:
         """Whether an entry is stored under a key, or a call is running that may store one."""
-        if self.look_up(key).entry is not None:
+        if self.look_up(key).entry is not None or self.runtime.process.flights.is_running(key):
             return True
         lock = self.store.lock(key)
         try:
-            return not lock.acquire()
+            # Look again with the lock: since the first look, a call may have stored its answer and released the lock.
+            return not lock.acquire() or self.look_up(key).entry is not None
         except StoreError:
             # The store fails: a call may be running in another process.
             return True

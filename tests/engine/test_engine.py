@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from flask_stalecache.core.model.note import NOTHING, Note
 from flask_stalecache.core.rules.storability import Verdict
 from flask_stalecache.engine.engine import Engine
 from flask_stalecache.engine.origin import Answer, Start
-from support.engine import FakeOrigin, FakeRefresh, body_of, failed, make_engine, personal, storable, unstorable
+from support.engine import FakeOrigin, FakeRefresh, body_of, failed, make_engine, make_entry, personal, storable, unstorable
 from support.engine_calls import EXPIRED, HIT, IN_SIE, IN_SWR, MISS, PAST_ALL, STALE, UPDATING, is_free, store_old
 from support.threads import PATIENCE, go, results
 
@@ -155,3 +156,39 @@ def test_many_visitors_of_two_engines_and_every_kind_of_answer(directory: Path, 
     store = FileStore(directory)
     assert all(is_free(store, key) for key in keys)
     assert isinstance(store.load("a").note, Note)
+
+
+# -- is something stored, or coming? -----------------------------------------------------------------------------------
+
+
+def test_an_answer_that_is_stored_between_the_look_and_the_lock_is_seen(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A POST purges a page that is stored or being made. The call may store the page, and release the lock, in between."""
+    real = engine.store.lock
+
+    def lock_after_the_call(key: str) -> Any:
+        monkeypatch.undo()
+        assert engine.store.write(make_entry(key, seq=engine.store.seq()))
+        return real(key)
+
+    monkeypatch.setattr(engine.store, "lock", lock_after_the_call)
+    assert engine.is_stored_or_coming("page")
+
+
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_a_call_that_runs_is_coming(engine: Engine, has_lock: bool) -> None:
+    gate, asked = threading.Event(), threading.Event()
+
+    def wait(start: Start) -> Answer:
+        asked.set()
+        assert gate.wait(PATIENCE)
+        return storable(start)
+
+    assert not engine.is_stored_or_coming("page")
+    running = go(engine.serve, FakeOrigin(wait))
+    assert asked.wait(PATIENCE)
+    flights = engine.runtime.process.flights
+    if not has_lock:
+        flights.release_lock(flights.join("page")[0])
+    assert engine.is_stored_or_coming("page")
+    gate.set()
+    running.result(PATIENCE)

@@ -288,6 +288,10 @@ class Flights:
         else:
             flight.done.wait(seconds)
 
+    def is_running(self, key: str) -> bool:
+        """Whether the key has a flight in this process, with or without the lock."""
+        return key in self._flights
+
     def is_led_here(self, key: str) -> bool:
         """Whether the caller's own thread leads the key's flight."""
         flight = self._flights.get(key)
