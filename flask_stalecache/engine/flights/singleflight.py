@@ -224,7 +224,7 @@ class Flights:
 
     @guarded
     def _take_off(self, flight: Flight) -> tuple[KeyLock | None, bool]:
-        lock, flight.lock = flight.lock, None
+        lock = self._lock_of(flight)
         is_current = self._flights.get(flight.key) is flight
         if is_current:
             del self._flights[flight.key]
@@ -273,6 +273,7 @@ class Flights:
 
     @guarded
     def _lock_of(self, flight: Flight) -> KeyLock | None:
+        """Take the lock from a flight."""
         lock, flight.lock = flight.lock, None
         return lock
 

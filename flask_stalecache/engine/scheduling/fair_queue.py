@@ -144,14 +144,14 @@ class FairQueue:
         :param is_bound: whether the size of the queue limits it.
         """
         before = self._waiting_for(waiting.key)
-        if before is not None:
-            waiting.demand.add(before.demand)
+        if before is None:
+            self._add(waiting)
+            return self._drop_least(waiting.group) if is_bound and len(self) > self._size else None
+        waiting.demand.add(before.demand)
         self._add(waiting)
-        if before is not None:
-            if before.group != waiting.group:
-                self._remove(before)
-            return before
-        return self._drop_least(waiting.group) if is_bound and len(self) > self._size else None
+        if before.group != waiting.group:
+            self._remove(before)
+        return before
 
     def _waiting_for(self, key: Hashable) -> Waiting | None:
         """Return the job that waits for a key, in whatever group: a URL may belong to another endpoint by now."""
