@@ -18,7 +18,7 @@ from flask import Flask
 from flask_stalecache import StaleCache
 from flask_stalecache.core.packets.packets import socket_name
 from flask_stalecache.filesystem.directory import Directory
-from flask_stalecache.stats.schema import WorkerState
+from flask_stalecache.stats.schema import RunningRefresh, WorkerState
 from flask_stalecache.stats.worker_state import read_state
 from support import prepared
 from support.client import Seen, visit
@@ -43,12 +43,18 @@ if "REFRESHER" in globals():
 cache = StaleCache(app)
 WINDOWS = dict(max_age=0, stale_while_revalidate=3600, stale_if_error=3600)
 
+def is_held(path):
+    try:
+        return (FOLDER / "hold").read_text() in ("", path)
+    except FileNotFoundError:
+        return False
+
 def made():
     if (FOLDER / "die").exists() and cache.refreshing:
         os._exit(9)
     with open(FOLDER / "runs", "a") as runs:
         runs.write(f"{{os.getpid()}} {{request.path}}\\n")
-    while cache.refreshing and (FOLDER / "hold").exists():
+    while cache.refreshing and is_held(request.path):
         replace_text(FOLDER / "held", f"{{os.getpid()}} {{request.path}}")
         threading.Event().wait(0.005)
     if (FOLDER / "fail").exists():
@@ -172,6 +178,19 @@ class WorkerSite:
         wait_until(is_there, "the worker")
         return found[-1]
 
+    def await_running(self, *titles: str) -> list[RunningRefresh]:
+        """Wait until the worker runs the refreshes of these URLs and no others, and return what it says of them."""
+        running: list[RunningRefresh] = []
+
+        def is_so() -> bool:
+            with self.app.app_context():
+                worker = self.cache.stats().get("worker")
+            running[:] = [] if worker is None else worker["running"]
+            return worker is not None and sorted(each["title"] for each in running) == sorted(titles)
+
+        wait_until(is_so, f"a worker that runs {titles} alone")
+        return running
+
     # -- visitors ------------------------------------------------------------------------------------------------
 
     def fill(self, *paths: str) -> None:
@@ -217,16 +236,19 @@ class WorkerSite:
         wait_until(lambda: self.maker(path) and len(self.runs()) > before, f"a run after {before}")
 
     def set(self, name: str, on: bool) -> None:
-        """Let refreshes wait (``hold``) or end their process (``die``), or let pages fail (``fail``)."""
+        """Let all refreshes wait (``hold``) or end their process (``die``), or let pages fail (``fail``)."""
         if on:
             (self.folder / name).touch()
         else:
             (self.folder / name).unlink(missing_ok=True)
 
     def hold_one(self, path: str) -> int:
-        """Let a refresh of a page be held, and return the process that runs it."""
+        """Let a refresh of a page be held, and return the process that runs it.
+
+        Refreshes of other pages, such as those that an earlier test has left, are not held.
+        """
         self.set("held", False)
-        self.set("hold", True)
+        replace_text(self.folder / "hold", path)
         wait_until(lambda: self.maker(path) and self._held()[1:] == [path], "a refresh that is held")
         return int(self._held()[0])
 

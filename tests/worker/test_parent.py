@@ -107,10 +107,11 @@ def test_one_at_a_time_over_web_processes(site: WorkerSite) -> None:
 def test_a_purge_wins(site: WorkerSite) -> None:
     site.fill("/4")
     site.hold_one("/4")
+    site.await_running("http://localhost/4")
     with site.app.app_context():
         site.cache.purge(tag="page:4")
     site.set("hold", False)
-    wait_until(lambda: (state := site.state()) is not None and not state["running"], "the end of the refresh")
+    site.await_running()
     # What was begun before the purge is not stored.
     assert visit(site.app, "/4").word == "MISS"
 
@@ -129,13 +130,15 @@ def test_a_failure_backs_off_for_all(site: WorkerSite) -> None:
 
 
 def test_its_state_says_what_runs(site: WorkerSite, children: list[int]) -> None:
-    site.fill("/6")
+    # A refresh that an earlier test has left may still run when this test begins.
+    site.fill("/6", "/60")
+    visit(site.app, "/60")
     pid = site.hold_one("/6")
     try:
-        wait_until(lambda: (state := site.state()) is not None and state["running"], "its state")
+        running = site.await_running("http://localhost/6")
+        assert [each["pid"] for each in running] == [pid]
         state = site.state()
         assert state is not None
-        assert [each["pid"] for each in state["running"]] == [pid]
         assert (state["processes"], state["waiting"], state["bad"], state["dropped"]) == (2, 0, 0, 0)
         with site.app.app_context():
             worker = site.cache.stats()["worker"]

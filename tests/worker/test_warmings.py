@@ -136,17 +136,11 @@ def test_all_is_told_as_without_a_worker(site: WorkerSite, tmp_path: Path) -> No
     assert len(site.runs()) - before == len(alone.runs())
 
 
-def running_in(site: WorkerSite) -> list[str]:
-    with site.app.app_context():
-        worker = site.cache.stats().get("worker")
-    return [] if worker is None else [each["title"] for each in worker["running"]]
-
-
 def test_its_state_names_the_url(site: WorkerSite) -> None:
     site.set("hold", True)
     try:
         batch = begun(site.app, "/kept/held")
-        wait_until(lambda: running_in(site) == [f"{HERE}/kept/held"], "its state")
+        site.await_running(f"{HERE}/kept/held")
     finally:
         site.set("hold", False)
     assert batch.wait(PATIENCE)
