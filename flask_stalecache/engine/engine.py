@@ -9,19 +9,15 @@ ServeCopy       the stored copy may be served                    the copy is ser
 Bypass          the request carries a name of ``absent``         the origin is called for this request alone
 Seldom          the key had fewer than ``min_uses`` requests     likewise
 CallUnlocked    its answer is unlikely to be stored              the origin is called at once, without a queue
-Queue           otherwise                                        the request joins the flight of the key: one request
-                                                                 leads and calls, the others wait
+Queue           otherwise                                        one request of the key calls, the others wait for its
+                                                                 call (``engine.collapsing``)
 Collapsed       an entry was stored while the request waited     the copy is served
 =============== ================================================ =====================================================
-
-The leader takes the lock of the key, which all processes share, and looks again before it calls. Waits end after ``lock_timeout``:
-then a stale copy of any age is served, or one of the waiters calls without the lock.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -42,23 +38,10 @@ from ..filesystem.per_process import PerProcess
 from ..stats.counters import Counters
 from ..stats.registry import Registry
 from ..stores.base import Acknowledged, Copy, Store, seq_of_request
-from .fetch_state import (
-    MAX_FAILURES,
-    MAX_SLOW_STREAMS,
-    POLL,
-    Bypass,
-    CallUnlocked,
-    Collapsed,
-    FetchState,
-    LeaderAction,
-    Queue,
-    Route,
-    Seldom,
-    ServeCopy,
-)
-from .flights.singleflight import Flight, FlightOutcome, FlightResult, Flights, Lead
+from .collapsing import Collapser
+from .fetch_state import Bypass, CallUnlocked, Collapsed, FetchState, Queue, Route, Seldom, ServeCopy
 from .instrumentation import log_served
-from .origin import Answer, Origin, RefreshResult, Served, Start
+from .origin import Answer, Origin, RefreshResult, Served
 from .runtime import Runtime
 from .timed_calls import TimedCalls, wait_for_refresh
 from .use_counts import UseCounts
@@ -90,6 +73,7 @@ class Engine:
         #: The selectors that the first answer of a URL depends on, by the key of the URL. Read while the URL has no entry.
         self.hints: Remembered[str, Fields] = Remembered(most=4096, limit=4 * MIB, longest=8192)
         self._last_purge = seq_of_request(store)
+        self._collapser = Collapser(self)
         self._timed_calls = TimedCalls(self)
         self._uses = PerProcess(partial(UseCounts, settings.min_uses_within))
 
@@ -130,7 +114,7 @@ class Engine:
         if copy.entry is not None and copy.entry.work.computes:
             # Another process may have measured that this origin computes.
             origin.tally.computes = True
-        route = self._count_use(origin, copy) or self._look(origin, copy)
+        route = self._count_use(origin, copy) or self.choose_route(origin, copy)
         match route:
             case ServeCopy():
                 return self._serve_copy(route, origin)
@@ -155,7 +139,7 @@ class Engine:
             return self._timed_calls.call(visit, origin.wait)
         if origin.wait is not None and visit.fetch.if_error is not None:
             return self._wait_for_refresh(visit, origin.wait)
-        return self._queue(visit)
+        return self._collapser.call(visit)
 
     def bypass(self, origin: Origin) -> Answer:
         """Call the origin for one request alone. Nothing is stored."""
@@ -238,7 +222,7 @@ class Engine:
         uses = self._uses.get().count(origin.key)
         return Seldom(uses) if uses < origin.min_uses else None
 
-    def _look(self, origin: Origin, copy: Copy) -> Route:
+    def choose_route(self, origin: Origin, copy: Copy) -> Route:
         """Choose the route of a request by its stored copy. The hit path has a shorter way to the same decision."""
         entry, note = copy.entry, copy.note
         if entry is not None and origin.is_barred_from(entry):
@@ -258,7 +242,7 @@ class Engine:
         entry = visit.copy.entry
         if entry is not None and visit.is_new(entry) and not visit.origin.is_barred_from(entry):
             return self._follow(Collapsed(visit.copy), visit)
-        return self._follow(self._look(visit.origin, visit.copy), visit)
+        return self._follow(self.choose_route(visit.origin, visit.copy), visit)
 
     def _follow(self, route: Route | Collapsed, visit: FetchState) -> Served | None:
         """Serve a request by its route. Return ``None`` if it has to queue."""
@@ -271,7 +255,7 @@ class Engine:
                 return self._barred(visit.origin, visit.copy)
             case CallUnlocked(fetch):
                 visit.fetch = fetch
-                return self._call_unlocked(visit)
+                return self.call_unlocked(visit)
             case Queue(fetch):
                 visit.fetch = fetch
                 # The origin may have failed recently, or while this request waited for another request's call.
@@ -288,7 +272,7 @@ class Engine:
             copy.standing = self.runtime.process.refreshes.standing(copy, decision.status, origin.terms)
         return Served(decision.status, copy, None, decision.refresh)
 
-    def _call_unlocked(self, visit: FetchState) -> Served:
+    def call_unlocked(self, visit: FetchState) -> Served:
         """Call the origin without the lock. If the answer is storable after all, store it, which removes the mark in the note."""
         if visit.origin.runs_in_own_threads:
             return self._timed_calls.call_unlocked(visit)
@@ -308,12 +292,12 @@ class Engine:
             self.complaints.error_every_minute(
                 ("failed", visit.origin.label), "%s failed; its stored copy is served", visit.origin.label, exc_info=answer.error
             )
-            return self._stale(visit) or Served(visit.fetch.status, None, answer)
+            return self.serve_stale(visit) or Served(visit.fetch.status, None, answer)
         if answer.verdict is Verdict.REFUSED and visit.fetch.if_locked is not None:
-            return self._stale(visit) or Served(visit.fetch.status, None, answer)
+            return self.serve_stale(visit) or Served(visit.fetch.status, None, answer)
         return Served(CacheStatus.REVALIDATED if answer.renewed else visit.fetch.status, None, answer, stored=stored)
 
-    def _stale(self, visit: FetchState) -> Served | None:
+    def serve_stale(self, visit: FetchState) -> Served | None:
         """Serve the copy after a wait. Return ``None`` if it was purged or dropped meanwhile."""
         try:
             copy = self.store.lookup(visit.origin.key) or self.store.load(visit.origin.key)
@@ -326,22 +310,6 @@ class Engine:
             return None
         return Served(CacheStatus.STALE, copy)
 
-    def _queue(self, visit: FetchState) -> Served:
-        """Join or lead the key's flight until there is something to serve."""
-        while True:
-            flight, leads = self.runtime.process.flights.join(visit.origin.key, visit.lead, self._expires(visit))
-            served = self._lead(flight, visit) if leads else self._wait(flight, visit)
-            if served is None:
-                served = self.look_again(visit)
-            if served is not None:
-                return served
-
-    def _expires(self, visit: FetchState) -> float:
-        """Return when housekeeping ends a visitor's flight: no request waits for it any more, and a refresh would be given up."""
-        return max(visit.until, time.monotonic() + visit.origin.lock_timeout) + self.settings.refresh_deadline
-
-    # -- waiting -------------------------------------------------------------------------------------------------
-
     def _wait_for_refresh(self, visit: FetchState, wait: float) -> Served:
         """Wait a while for a background refresh, then serve the copy."""
 
@@ -349,220 +317,9 @@ class Engine:
             if self.store.moved(visit.copy) and (served := self.look_again(visit)) is not None:
                 return served
             # The copy was purged meanwhile, so there is nothing to serve when the wait ends.
-            return self._queue(visit) if visit.fetch.if_error is None else None
+            return self._collapser.call(visit) if visit.fetch.if_error is None else None
 
         if self.runtime.process.flights.is_led_here(visit.origin.key):
             return Served(visit.fetch.status, None, self.bypass(visit.origin))
         served = wait_for_refresh(self.runtime.process, visit, wait, look)
-        return served if isinstance(served, Served) else self._stale(visit) or self._queue(visit)
-
-    def _wait(self, flight: Flight, visit: FetchState) -> Served | None:
-        """Wait for another request's flight. Return ``None`` if the caller has to look again."""
-        if flight.leader == threading.get_ident():
-            # The view requests its own page: waiting would be a deadlock.
-            return Served(visit.fetch.status, None, self.bypass(visit.origin))
-        visit.waited, until = True, visit.until
-        if flight.unlocked is not None:
-            # A waiter timed out and called without the lock: all others wait for that call.
-            until = max(until, flight.unlocked + visit.origin.lock_timeout)
-        if not self.runtime.process.flights.wait_for(flight, until):
-            return self._lose_patience(flight, visit)
-        outcome, copy, _ = flight.result
-        if flight.is_slow and outcome is FlightOutcome.OVER:
-            return self._leave_slow(visit)
-        match outcome:
-            case FlightOutcome.STORED:
-                return None if copy is None else self._share_copy(copy, visit)
-            case FlightOutcome.DATED:
-                return None if copy is None else self._share_dated(copy, visit)
-            case FlightOutcome.UNSTORABLE:
-                return self._call_unlocked(visit)
-            case FlightOutcome.FAILED:
-                return self._share_failure(flight, visit)
-            case FlightOutcome.OVER:
-                return None
-            case _:
-                return assert_never(outcome)
-
-    def _share_copy(self, copy: Copy, visit: FetchState) -> Served | None:
-        """Serve the entry that the leader stored. Return ``None`` if it is not for this request, or was purged since."""
-        entry = copy.entry
-        is_sound = entry is not None and not entry.ended and self.store.seq() == copy.seq
-        if entry is None or not is_sound or visit.origin.is_barred_from(entry) or not visit.may_share(entry):
-            return None
-        return Served(visit.fetch.status, copy, collapsed=True)
-
-    def _share_dated(self, copy: Copy, visit: FetchState) -> Served | None:
-        """Serve an entry that is too old to be stored, unless there was a purge between its beginning and this request.
-
-        An own call of this request would count as begun before the purge as well: all requests that wait at a purge would call one
-        after the other, and store nothing. A page that shows the entry is not stored: its view was called before this request came.
-        """
-        return self._share_copy(copy, visit) if copy.entry is not None and visit.seq <= copy.entry.seq else None
-
-    def _share_failure(self, flight: Flight, visit: FetchState) -> Served | None:
-        if visit.fetch.if_error is not None and (stale := self._stale(visit)):
-            return stale
-        failure = flight.result.failure
-        if failure is None:
-            return None
-        shared = visit.origin.share_of(failure, again=visit.met_failures > 0)
-        visit.met_failures += 1
-        if shared is not None:
-            return Served(visit.fetch.status, None, shared, collapsed=True)
-        # A request with the same names as the failed one would fail too; if such requests queued, they would fail one by one.
-        is_alone = visit.origin.carries(failure.carried) or visit.met_failures > MAX_FAILURES
-        return self._call_unlocked(visit) if is_alone else None
-
-    def _lose_patience(self, flight: Flight, visit: FetchState) -> Served | None:
-        """End a wait that timed out: serve the stale entry, whatever its age. Without one, a single waiter calls."""
-        self.counters.count("lock_timeouts")
-        if visit.fetch.if_locked is not None and (stale := self._stale(visit)):
-            return stale
-        if flight.pace is not None:
-            # The stream may be endless: no request waits for its end any more.
-            self.answer_writer.mark_endless(flight.key)
-            self.runtime.process.flights.end(flight)
-            return self._call_unlocked(visit)
-        flights = self.runtime.process.flights
-        taken_over = flights.take_over(flight, visit.origin.lock_timeout, visit.lead, self._expires(visit))
-        return None if taken_over is None else self._call_in(taken_over, visit)
-
-    def _leave_slow(self, visit: FetchState) -> Served | None:
-        """End the wait for a stream whose client is slow. Return ``None`` if the caller may join or lead another flight."""
-        visit.slow_streams += 1
-        # Otherwise a request could wait for one slow client after another.
-        return None if visit.slow_streams < MAX_SLOW_STREAMS else self._call_unlocked(visit)
-
-    # -- leading -------------------------------------------------------------------------------------------------
-
-    def _lead(self, flight: Flight, visit: FetchState) -> Served | None:
-        """Take the key's lock, look again, and call the origin. Return ``None`` if the caller has to look again."""
-        try:
-            turn = self._take_lock(flight, visit)
-        except StoreError as error:
-            # The store can't lock: call without the lock, but still once for all waiting requests of this process.
-            self.answer_writer.store_failed(error)
-            turn = LeaderAction.CALL
-        except BaseException:
-            self.runtime.process.flights.end(flight)
-            raise
-        if turn is LeaderAction.CALL:
-            if visit.waited and self._is_too_old(visit.origin):
-                # Likewise the leaders of other processes: with the lock, they would call one after the other, and store nothing.
-                self.runtime.process.flights.release_lock(flight)
-            return self._call_in(flight, visit)
-        self.runtime.process.flights.end(flight)
-        return self._stale(visit) if turn is LeaderAction.STALE else None
-
-    def _is_too_old(self, origin: Origin) -> bool:
-        """Whether the answer to a call of this request counts as begun before the last purge, so that it may not be stored."""
-        return (begun := origin.begun) is not None and begun < self.store.seq()
-
-    def _take_lock(self, flight: Flight, visit: FetchState) -> LeaderAction:
-        """Wait for the lock of the key, and return the next step."""
-        lock = self.store.lock(visit.origin.key)
-        while not lock.acquire():
-            if self.store.moved(visit.copy) and not self._still_to_fetch(flight, visit):
-                return LeaderAction.AGAIN
-            visit.waited = True
-            if time.monotonic() >= visit.until:
-                self.counters.count("lock_timeouts")
-                if visit.fetch.if_locked is not None:
-                    return LeaderAction.STALE
-                return LeaderAction.CALL if self.runtime.process.flights.go_without_lock(flight) else LeaderAction.AGAIN
-            time.sleep(POLL)
-        flight.lock = lock
-        return LeaderAction.CALL if self._still_to_fetch(flight, visit) else LeaderAction.AGAIN
-
-    def _still_to_fetch(self, flight: Flight, visit: FetchState) -> bool:
-        """Look again, once the leader has the lock or the key has changed. Return whether a call is needed.
-
-        If not, set the result for the waiters, as far as there is one to share.
-        """
-        if visit.origin.relocate():
-            return False
-        visit.copy = self.store.load(visit.origin.key)
-        entry = visit.copy.entry
-        if entry is not None and visit.is_new(entry):
-            # Another process has stored the entry. This leader may be barred from it while its waiters are not.
-            flight.result = FlightResult(FlightOutcome.STORED, visit.copy)
-            return False
-        route = self._look(visit.origin, visit.copy)
-        match route:
-            case Queue(fetch):
-                if visit.origin.refused(visit.copy) is None:
-                    visit.fetch = fetch
-                    return True
-            case CallUnlocked():
-                if self.answer_writer.is_marked(visit.copy, time.time()):
-                    flight.result = FlightResult(FlightOutcome.UNSTORABLE)
-            case ServeCopy() | Bypass():
-                pass
-            case _:
-                assert_never(route)
-        return False
-
-    def _call_in(self, flight: Flight, visit: FetchState) -> Served:
-        """Call the origin as the leader, and end the flight. If the body is still to come, the flight ends with the body."""
-        is_over, stored, parting = True, False, _Parting(self, flight, visit)
-        logger.debug("%s: the origin is called", visit.origin.label)
-        try:
-            start = self.answer_writer.start(visit.copy)._replace(depends_on=parting)
-            answer = self.instrumentation.call_origin(visit.origin, partial(visit.origin.call, start), start.meter)
-            if answer.later is None:
-                stored = self._write(flight, start, answer)
-            elif self.runtime.in_line:
-                # Without threads, no housekeeping would end the flight, and other processes would wait, if the client is slow.
-                answer.later(partial(self.answer_writer.write_if_unlocked, flight.key))
-            else:
-                answer.later(partial(self._write_whole, self.runtime.process.flights, flight, visit.lead, start))
-                flight.pace = answer.pace
-                is_over = False
-        finally:
-            parting.end()
-            if is_over:
-                self.runtime.process.flights.end(flight)
-        return self.serve_answer(visit, answer, stored)
-
-    def _write_whole(self, flights: Flights, flight: Flight, lead: Lead, start: Start, answer: Answer | None) -> None:
-        """End the flight of an answer whose body is complete or was cut short.
-
-        :param lead: kept alive by the callback of the body until then, since the flight ends with it.
-        """
-        try:
-            if answer is not None:
-                self._write(flight, start, answer)
-        finally:
-            flights.end(flight)
-
-    def _write(self, flight: Flight, start: Start, answer: Answer) -> bool:
-        try:
-            return self.answer_writer.write_flight(self.runtime.process.flights, flight, start, answer)
-        except StoreError as error:
-            self.answer_writer.store_failed(error)
-            return False
-
-
-class _Parting:
-    """Moves a flight to the key of a variant while its call runs, so that requests for other variants need not wait for it.
-
-    :param flight: the flight.
-    :param visit: the request that leads it.
-    """
-
-    __slots__ = ("_engine", "_flight", "_visit")
-
-    def __init__(self, engine: Engine, flight: Flight, visit: FetchState) -> None:
-        self._engine, self._flight = engine, flight
-        self._visit: FetchState | None = visit
-
-    def __call__(self, fields: Fields) -> None:
-        """Move the flight, now that the call has shown what the answer depends on."""
-        key = None if self._visit is None else self._visit.origin.key_by(fields)
-        if key is not None:
-            self._engine.runtime.process.flights.move(self._flight, key)
-
-    def end(self) -> None:
-        """Forget the request, which refers to this object: a cycle would keep both until the garbage collector runs."""
-        self._visit = None
+        return served if isinstance(served, Served) else self.serve_stale(visit) or self._collapser.call(visit)

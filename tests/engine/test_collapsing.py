@@ -1,6 +1,6 @@
 """The engine: one origin call for many visitors, answers that can't be stored, recursion, and waits that end.
 
-Covers ``engine.fetch_state`` and ``engine.origin``.
+Covers ``engine.fetch_state`` and ``engine.origin`` too.
 """
 
 from __future__ import annotations

@@ -40,4 +40,4 @@ def test_the_route_of_a_request(engine: Engine, age: float | None, mark: str, or
         note = Note().marked_unstorable(now)
     elif mark == "personal":
         note = Note().marked_personal(now, RequestInputs(cookies=("member",)))
-    assert type(engine._look(origin, Copy("page", entry, note, 0, 0))) is route
+    assert type(engine.choose_route(origin, Copy("page", entry, note, 0, 0))) is route

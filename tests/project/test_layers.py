@@ -206,6 +206,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "engine.fetch_state",
         "engine.runtime",
         "engine.timed_calls",
+        "engine.collapsing",
         "engine.engine",
     ),
     (
@@ -554,6 +555,7 @@ def test_the_engine_knows_no_store_in_particular() -> None:
         "engine.answer_writer",
         "engine.background",
         "engine.fetch_state",
+        "engine.collapsing",
         "engine.engine",
         "engine.flights.singleflight",
     ):

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from flask_stalecache.engine import engine, timed_calls
+from flask_stalecache.engine import collapsing, timed_calls
 from flask_stalecache.engine.scheduling import thread_pool
 from flask_stalecache.stores.file_store import FileStore
 from flask_stalecache.stores.upkeep import sweep
@@ -25,7 +25,7 @@ def make_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: HALF)
     monkeypatch.setattr(sweep, "BUDGET", math.inf)
     # Shorter waits in real time.
-    for module in (engine, timed_calls):
+    for module in (collapsing, timed_calls):
         monkeypatch.setattr(module, "POLL", 0.001)
     monkeypatch.setattr(thread_pool, "IDLE", 0.2)
     tick, this_thread = FileStore.tick, threading.get_ident()
