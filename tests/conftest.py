@@ -11,7 +11,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -33,6 +32,7 @@ from support.endurance import IS_SOAK
 from support.grids import left_out_of_grids
 from support.soak.figures import PROPERTY
 from support.third_party import make_site, party, site  # noqa: F401  Fixtures of all tests of sessions.
+from support.threads import let_work_end, own_threads
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -272,6 +272,8 @@ def clock(no_housekeeping: None) -> Iterator[time_machine.Traveller]:
 @pytest.fixture(autouse=True, scope="module")
 def _small_heap(_forgotten_frames: None) -> None:
     """Searches for garbage do not look among all that the tests of earlier modules have left with pytest."""
+    # An app that a refresh still uses would never become garbage, and its housekeeping would go on through all tests.
+    let_work_end()
     gc.collect()
     gc.freeze()
 
@@ -279,7 +281,8 @@ def _small_heap(_forgotten_frames: None) -> None:
 @pytest.fixture(autouse=True)
 def _no_earlier_apps() -> None:
     """The apps of earlier tests are dropped: their threads would write to the log of this test, or meet its clock and its disk."""
-    if any(thread.name.startswith("stalecache") for thread in threading.enumerate()):
+    if own_threads():
+        let_work_end()
         gc.collect()
 
 

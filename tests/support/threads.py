@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import sys
 import threading
 import time
 from collections import deque
@@ -13,6 +14,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import pytest
+
+from flask_stalecache.batches.workers import Workers
+from flask_stalecache.engine.scheduling import housekeeper, thread_pool
 
 T = TypeVar("T")
 #: Seconds after which something that should have happened never will.
@@ -81,6 +85,34 @@ def no_threads(instead: Callable[[threading.Thread], None] = _refuse) -> Iterato
             lambda thread: instead(thread) if thread.name.startswith("stalecache") else start(thread),
         )
         yield
+
+
+#: What the threads of the package do when they are not idle.
+_WORK = {function.__code__ for function in (thread_pool._run, housekeeper._tick, Workers._work)}
+
+
+def own_threads() -> list[threading.Thread]:
+    """Return the threads of the package."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("stalecache")]
+
+
+def let_work_end(seconds: float = 1.0) -> None:
+    """Wait until the threads of the package are idle: none runs a refresh, a part of a batch, or housekeeping.
+
+    :param seconds: how long to wait at most.
+    """
+    until, pause = time.perf_counter() + seconds, threading.Event()
+    while any(map(_is_at_work, own_threads())) and time.perf_counter() < until:
+        pause.wait(0.001)
+
+
+def _is_at_work(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code in _WORK:
+            return True
+        frame = frame.f_back
+    return False
 
 
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition)

@@ -27,6 +27,8 @@ MIB = 1024 * 1024
 WRITERS = 3
 #: What the files may take at most, as a share of the limit; and how far the reader may be behind an exact LRU.
 SLACK, BEHIND = 1.05, 0.05
+#: The reads of a round. A writer is ahead of the reader by that many pages at most, however busy the machine is.
+ROUND = 20
 #: Bytes that the head of these entries has at most.
 HEAD = 800
 
@@ -75,13 +77,15 @@ def ready(place: Path) -> None:
 
 
 def write_pages(place: Path, limit: int, part: int) -> list[Step]:
-    """Write a part of all pages, one after the other, as fast as it goes."""
-    store, steps = FileStore(place / "cache", max_size=limit), []
+    """Write a part of all pages, one after the other, as fast as the reader reads a round for each ``ROUND`` pages."""
+    store, steps, rounds = FileStore(place / "cache", max_size=limit), [], place / "rounds"
     ready(place)
     try:
-        for page in pages_of(limit)[part::WRITERS]:
+        for number, page in enumerate(pages_of(limit)[part::WRITERS], 1):
             put(store, page)
             steps.append(Step(time.monotonic_ns(), page, None))
+            if number % ROUND == 0:
+                wait_until(lambda needed=number // ROUND: rounds.exists() and rounds.stat().st_size >= needed)  # type: ignore[misc]
     finally:
         (place / f"done-{part}").touch()
     return steps
@@ -94,7 +98,7 @@ def read_pages(place: Path, limit: int) -> list[Step]:
     weights = list(accumulate(1 / (rank + 1) for rank in pages))
     ready(place)
     while len(list(place.glob("done-*"))) < WRITERS:
-        for _ in range(20):
+        for _ in range(ROUND):
             page = min(bisect(weights, chance.random() * weights[-1]), len(pages) - 1)
             copy = store.lookup(str(page)) or store.load(str(page))
             store.touch(copy)
@@ -102,6 +106,8 @@ def read_pages(place: Path, limit: int) -> list[Step]:
                 put(store, page)
             steps.append(Step(time.monotonic_ns(), page, copy.entry is not None))
         store.tick()
+        with open(place / "rounds", "ab") as rounds:
+            rounds.write(b".")
     return steps
 
 
