@@ -59,6 +59,7 @@ def make(kind):
     app.add_url_rule("/slow/<int:number>", "slow", stale(slow))
     app.add_url_rule("/hot", "hot", stale(hot))
     app.add_url_rule("/order", "order", lambda: order)
+    app.add_url_rule("/counts", "counts", lambda: app.extensions["stalecache"].engine.counters.as_dict())
     app.add_url_rule("/release", "release", lambda: (released.set(), "")[1])
 
     @app.after_request
@@ -121,6 +122,8 @@ def test_a_hot_page_does_not_wait_for_the_refreshes_of_slow_ones(server: Server)
     slow = [f"/view/slow/{number}" for number in range(20)]
     assert [server.get(path).cache for path in [*slow, "/view/hot"]] == ["MISS"] * 21
     assert {server.get(path).cache for path in [*slow, "/view/hot"]} == {"STALE"}
+    # A refresh is queued after its visitor has the page.
+    wait_for(lambda: json.loads(server.get("/view/counts").text)["refreshes_queued"] == 21, what="the refreshes wait")
     server.get("/view/release")
 
     def refreshed() -> list[object]:
